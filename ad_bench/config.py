@@ -1,0 +1,334 @@
+"""From the words of a command line to composed configurations: Hydra's groups, sweeps, names checked.
+
+Imports Hydra only; a misspelt name is answered before torch would even be looked at.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from ad_bench.errors import UsageError, closest
+
+BACKBONE = "ad_bench.parts.backbone.Backbone"
+GROUPS = ("method", "dataset", "protocol", "metric", "backbone", "runtime", "paths")
+# What names no variant: where things lie, how fast they run, which cells of a table are meant.
+NO_VARIANT = (
+    "category seed rerun variant save store metric runtime paths protocol dataset.root dataset.id suite".split()  # noqa: SIM905
+)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One composed (method, data set, protocol): what the planner expands into cells."""
+
+    config: DictConfig
+    method: str
+    dataset: str
+    protocol: str
+    variant: str
+    categories: tuple[str, ...]  # empty: all that the disk has
+    seeds: tuple[int, ...]
+
+
+def conf_dir() -> Path:
+    """The folder of the YAML files: inside the wheel, or at the root of a checkout."""
+    package = Path(__file__).resolve().parent
+    for folder in (package / "conf", package.parent / "conf"):
+        if (folder / "config.yaml").is_file():
+            return folder
+    raise UsageError(
+        f"no conf/ beside or inside {package}: the installation is damaged, install adbench again"
+    )
+
+
+def options(group: str, config_dirs: Sequence[Path] = ()) -> dict[str, Path]:
+    """Names of a config group and their files, the user's folders first."""
+    found: dict[str, Path] = {}
+    for folder in (*config_dirs, conf_dir()):
+        for path in sorted((folder / group).glob("*.yaml")):
+            found.setdefault(path.stem, path)
+    return dict(sorted(found.items()))
+
+
+def choices(
+    overrides: Sequence[str], config_dirs: Sequence[Path] = (), multirun: bool = False
+) -> list[Choice]:
+    """Every combination that the overrides name, composed.
+
+    Commas in `category` and `seed` always make cells; elsewhere they sweep, which needs `multirun`.
+    `suite=NAME` stands for the runs that conf/suite/NAME.yaml lists. Raises UsageError.
+    """
+    config_dirs = [_config_dir(folder) for folder in config_dirs]
+    words, suite = _take(overrides, "suite")
+    if suite is not None:
+        return [
+            choice
+            for run in _suite_runs(suite, config_dirs)
+            for choice in choices([*run, *words], config_dirs, multirun=True)
+        ]
+    words, category = _take(words, "category")
+    words, seed = _take(words, "seed")
+    categories = () if category is None else tuple(filter(None, _listed(category)))
+    if categories == ("all",):
+        categories = ()
+    seeds = _seeds(seed)
+    composed = (
+        _compose_choice(combination, config_dirs) for combination in _sweep(words, config_dirs, multirun)
+    )
+    return [replace(choice, categories=categories, seeds=seeds) for choice in composed]
+
+
+def _config_dir(folder: Path) -> Path:
+    folder = Path(folder).expanduser().resolve()
+    if not folder.is_dir():
+        raise UsageError(
+            f"--config-dir {folder} is no folder; it should hold method/ or dataset/ with YAML files"
+        )
+    return folder
+
+
+def _take(overrides: Sequence[str], key: str) -> tuple[list[str], str | None]:
+    """Split off `key=...`; the last one wins, as for every override."""
+    rest = [word for word in overrides if not word.startswith(f"{key}=")]
+    values = [word.split("=", 1)[1] for word in overrides if word.startswith(f"{key}=")]
+    return rest, values[-1] if values else None
+
+
+def _listed(text: str) -> list[str]:
+    """`a,b` or `[a,b]` as names; kept as text, since category '01' is no number."""
+    return [part.strip().strip("'\"") for part in text.strip().removeprefix("[").removesuffix("]").split(",")]
+
+
+def _seeds(text: str | None) -> tuple[int, ...]:
+    if text is None:
+        return (0,)
+    span = re.fullmatch(r"range\((-?\d+),\s*(\d+)\)", text)
+    try:
+        seeds = list(range(int(span[1]), int(span[2]))) if span else [int(part) for part in _listed(text)]
+    except ValueError:
+        seeds = []
+    if not seeds or min(seeds) < 0:
+        raise UsageError(f"seed={text}: expected whole numbers from 0, such as seed=0 or seed=0,1,2")
+    return tuple(dict.fromkeys(seeds))
+
+
+def _suite_runs(name: str, config_dirs: Sequence[Path]) -> list[list[str]]:
+    known = options("suite", config_dirs)
+    if name not in known:
+        raise UsageError(f"no suite '{name}'.{closest(name, known, 'Known: ' + ', '.join(known))}")
+    runs = []
+    for run in OmegaConf.to_container(OmegaConf.load(known[name]))["runs"]:  # type: ignore[index, call-overload]
+        methods = list(options("method", config_dirs)) if run["method"] == "all" else run["method"]
+        runs += [
+            [f"method={method}", f"dataset={dataset}", *run.get("overrides", [])]
+            for dataset in run["dataset"]
+            for method in methods
+        ]
+    return runs
+
+
+def _sweep(words: Sequence[str], config_dirs: Sequence[Path], multirun: bool) -> list[list[str]]:
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.core.override_parser.types import Glob
+    from hydra.errors import HydraException
+
+    axes: list[list[str]] = []
+    for word in words:
+        try:
+            override = OverridesParser.create().parse_override(word)
+        except HydraException as error:
+            first = str(error).splitlines()[0]
+            raise UsageError(
+                f"cannot read '{word}': expected key=value, such as method=patchcore ({first})"
+            ) from error
+        if not override.is_sweep_override():
+            axes.append([word])
+            continue
+        key = override.get_key_element()
+        value = override.value()
+        if isinstance(value, Glob):
+            names = value.filter(list(options(key, config_dirs)))
+            axes.append([f"{key}={name}" for name in names])
+            if not names:
+                raise UsageError(f"{word} fits none of: {', '.join(options(key, config_dirs))}")
+        else:
+            axes.append([f"{key}={text}" for text in override.sweep_string_iterator()])
+        if not multirun:
+            raise UsageError(
+                f"'{word}' names several values: add -m to sweep over them (category and seed need no -m)"
+            )
+    return [list(combination) for combination in itertools.product(*axes)]
+
+
+def compose(overrides: Sequence[str], config_dirs: Sequence[Path] = ()) -> DictConfig:
+    """One composed configuration, the `backbone` group applied to the method; raises UsageError."""
+    return _compose_choice(overrides, [_config_dir(folder) for folder in config_dirs]).config
+
+
+def _compose_choice(overrides: Sequence[str], config_dirs: Sequence[Path]) -> Choice:
+    words = [
+        f"{w.removesuffix('null')}own" if w in ("protocol=null", "backbone=null") else w for w in overrides
+    ]
+    _check_names(words, config_dirs)
+    config, chosen = _hydra(words, config_dirs)
+    protocol = chosen["protocol"]
+    if protocol == "own":
+        words.append(f"protocol={config.method.get('protocol', 'full')}")
+        _check_names(words, config_dirs)
+        config, chosen = _hydra(words, config_dirs)
+    replace_backbone(config)
+    OmegaConf.set_struct(config, True)
+    OmegaConf.set_readonly(config, True)
+    return Choice(
+        config=config,
+        method=chosen["method"],
+        dataset=str(config.dataset.id),
+        protocol=str(config.protocol.label),
+        variant=str(config.variant)
+        if config.variant is not None
+        else variant_name(_effective(words, config)),
+        categories=(),
+        seeds=(0,),
+    )
+
+
+def _check_names(words: Sequence[str], config_dirs: Sequence[Path]) -> None:
+    if not any(re.match(r"method=.", word) for word in words):
+        known = ", ".join(options("method", config_dirs))
+        raise UsageError(f"which method? Add method=NAME; known: {known}")
+    for word in words:
+        key, _, name = word.partition("=")
+        if key in GROUPS and (known := options(key, config_dirs)) and name not in known:
+            raise UsageError(f"no {key} '{name}'.{closest(name, known, 'Known: ' + ', '.join(known))}")
+
+
+def _hydra(words: Sequence[str], config_dirs: Sequence[Path]) -> tuple[DictConfig, Mapping[str, str]]:
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    search = (
+        [f"hydra.searchpath=[{','.join(f'file://{folder}' for folder in config_dirs)}]"]
+        if config_dirs
+        else []
+    )
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+            config = hydra_compose("config", [*words, *search], return_hydra_config=True)
+            chosen = {k: str(v) for k, v in config.hydra.runtime.choices.items()}
+            OmegaConf.set_struct(config, False)
+            config.pop("hydra")
+            _resolve(config)
+            OmegaConf.set_struct(config, True)
+            return config, chosen
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UsageError(_explain(error, words, config_dirs)) from error
+
+
+def _resolve(config: DictConfig) -> None:
+    OmegaConf.resolve(config)
+    missing = sorted(OmegaConf.missing_keys(config))
+    if missing:
+        raise UsageError(f"{missing[0]} has no value: add {missing[0]}=... (adbench show explains it)")
+
+
+def _explain(error: Exception, words: Sequence[str], config_dirs: Sequence[Path]) -> str:
+    """Hydra's message, with the closest key where one is unknown."""
+    text = str(error).strip()
+    unknown = re.search(r"Could not override '([^']+)'", text) or re.search(
+        r"Key '([^']+)' is not in struct", text
+    )
+    if not unknown:
+        return text.splitlines()[0] if text else type(error).__name__
+    groups = [word for word in words if word.partition("=")[0] in GROUPS]
+    keys = _keys(_hydra(groups, config_dirs)[0])
+    key = unknown[1]
+    last = key.rpartition(".")[2]
+    near = [name for name in keys if name.rpartition(".")[2] == last]
+    known_below = [
+        name.rpartition(".")[2] for name in keys if name.rpartition(".")[0] == key.rpartition(".")[0]
+    ]
+    hint = f" Did you mean {' or '.join(near)}?" if near else closest(key, keys)
+    if not hint and known_below:
+        hint = f" There are: {', '.join(known_below)}"
+    return f"no setting '{key}'.{hint} (+{key}=... adds one that is new)"
+
+
+def _keys(config: DictConfig, prefix: str = "") -> list[str]:
+    names = []
+    for key, value in config.items_ex(resolve=False):
+        names.append(f"{prefix}{key}")
+        if isinstance(value, DictConfig):
+            names += _keys(value, f"{prefix}{key}.")
+    return names
+
+
+def _effective(words: Sequence[str], config: DictConfig) -> list[str]:
+    """The words that change this method: `backbone=` does nothing to one that has none."""
+    if config.backbone.paper:
+        return list(words)
+    return [word for word in words if not re.match(r"backbone[.=]", word)]
+
+
+def variant_name(words: Iterable[str]) -> str:
+    """The overrides that make a method differ from its YAML, as `coreset_ratio=0.01,backbone=resnet18`."""
+    parts: dict[str, str] = {}
+    for word in words:
+        key, _, value = word.lstrip("+~").partition("=")
+        if key in ("method", "dataset") or any(key == k or key.startswith(f"{k}.") for k in NO_VARIANT):
+            continue
+        if (key == "backbone" and value == "own") or (key == "backbone.weights" and "/" in value):
+            continue  # a path is where the weights lie on one machine; the record holds their hash
+        for prefix in ("method.model.", "method."):
+            key = key.removeprefix(prefix)
+        parts[key] = value
+    return ",".join(f"{key}={value}" for key, value in sorted(parts.items()))
+
+
+def backbones(model: Any) -> list[DictConfig]:
+    """The backbone nodes inside a method's `model`."""
+    found = []
+    if isinstance(model, DictConfig):
+        if model.get("_target_") == BACKBONE:
+            return [model]
+        for value in model.values():
+            found += backbones(value)
+    elif OmegaConf.is_list(model):
+        for value in model:
+            found += backbones(value)
+    return found
+
+
+def replace_backbone(config: DictConfig) -> None:
+    """Apply the `backbone` group to the method: its network, and what the method's YAML says depends on it.
+
+    Without a name only the weights are replaced. Methods without a backbone stay as they are.
+    Raises UsageError where a method has several.
+    """
+    wanted, nodes = config.backbone, backbones(config.method.get("model"))
+    OmegaConf.set_struct(config, False)
+    wanted.paper = sorted({node.name for node in nodes})  # the method's own, for the record's marks
+    if not nodes or (wanted.name is None and wanted.weights is None):
+        return
+    if len(nodes) > 1 and wanted.name is not None:
+        raise UsageError(
+            f"this method has {len(nodes)} backbones; set them one by one (adbench show lists them)"
+        )
+    for node in nodes:
+        node.weights = wanted.weights
+        if wanted.name is not None:
+            node.name = wanted.name
+    if wanted.name is not None:
+        depends = config.method.get("backbones") or {}
+        settings = depends.get(wanted.name.partition(".")[0], {})
+        config.method.model = OmegaConf.merge(config.method.model, settings)

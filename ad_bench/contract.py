@@ -1,0 +1,93 @@
+"""What methods and runner tell each other. A method sees images in [0, 1] and nothing of the test labels."""
+
+from __future__ import annotations
+
+import zlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import NamedTuple, Protocol, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+T = TypeVar("T")
+
+
+class Inputs(NamedTuple):
+    """All that a method sees of the test set: no label, no mask, no path."""
+
+    images: Tensor  # (B, 3, H, W) float32 RGB in [0, 1], on the run's device; one size per batch
+    category: tuple[str, ...] = ()  # length B; blank strings unless the YAML's `needs` names `category`
+    extra: Mapping[str, Tensor] = {}  # what some data sets add: depth, points, templates
+
+
+class Prediction(NamedTuple):
+    """Higher is more anomalous, in any finite range."""
+
+    scores: Tensor  # (B,) float32
+    maps: Tensor | None  # (B, h, w) float32 at any size; None if the method does not localise
+
+
+class Batch(NamedTuple):
+    """Training images; labels and masks are None unless the YAML's `needs` names them."""
+
+    images: Tensor  # (B, 3, H, W) float32 RGB in [0, 1], on the run's device
+    category: tuple[str, ...] = ()
+    labels: Tensor | None = None  # (B,) int64, 0 normal, 1 anomalous
+    masks: Tensor | None = None  # (B, H, W) bool
+
+
+class TrainSet(Protocol):
+    """The training images of one fit."""
+
+    size: tuple[int, int]  # H, W of every image
+
+    def __len__(self) -> int: ...
+
+    def batches(
+        self,
+        batch_size: int | None = None,
+        shuffle: bool = False,
+        augment: Callable[[Tensor], Tensor] | None = None,
+    ) -> Iterator[Batch]:
+        """One pass over the images. Without `batch_size` the loader's; in name order unless `shuffle`.
+
+        The order of a shuffled pass comes from the run's seed and the number of passes so far.
+        `augment` maps one image (3, H, W) to one of the same shape.
+        """
+        ...
+
+
+class Run:
+    """What a fit may ask of the runner. `Run()` is enough for a test; the runner passes a richer one."""
+
+    def __init__(self, seed: int = 0, device: torch.device | str = "cpu") -> None:
+        self.seed, self.device = seed, torch.device(device)
+
+    def generator(self, purpose: str = "") -> torch.Generator:
+        """A CPU random generator of its own for each purpose, equal on every device for equal seeds."""
+        generator = torch.Generator()
+        generator.manual_seed(self.seed * 1_000_003 + zlib.crc32(purpose.encode()))
+        return generator
+
+    def track(self, items: Iterable[T], total: int | None = None, text: str = "") -> Iterator[T]:
+        """The same items, with progress shown where somebody watches."""
+        yield from items
+
+    def note(self, **facts: object) -> None:
+        """Leave facts of the fit in the record (size of the coreset, chosen backend, ...)."""
+
+
+class Method(nn.Module, ABC):
+    """A method of the benchmark: a Module, so state_dict(), to(device) and eval() come free.
+
+    Everything that `predict` needs after `fit` must travel through state_dict().
+    """
+
+    @abstractmethod
+    def fit(self, train: TrainSet, run: Run) -> None:
+        """Learn from the training images. Called once, with the module on the run's device."""
+
+    @abstractmethod
+    def predict(self, inputs: Inputs) -> Prediction:
+        """Score a batch; called in eval mode without gradients. A batch scores as its images one by one."""

@@ -1,0 +1,193 @@
+"""The record that a finished cell leaves: written in one step, found and read without torch or pandas.
+
+Layout: results/cells/<dataset>/<category>/<method>[@<variant>]/<protocol>-seed<k>/<fingerprint>/record.json.
+results/README.md describes the fields; `SCHEMA` grows when one changes its meaning.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import math
+import os
+import re
+import shutil
+import socket
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ad_bench.errors import AdbenchError
+
+SCHEMA = 1
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class CellId:
+    """Where a cell stands in a table: the unit of storage and of failure."""
+
+    dataset: str
+    category: str
+    method: str
+    variant: str
+    protocol: str
+    seed: int
+
+    @property
+    def row(self) -> str:
+        """`patchcore`, or `patchcore@coreset_ratio=0.01` for a variant."""
+        return f"{self.method}@{self.variant}" if self.variant else self.method
+
+    def folder(self, results: Path) -> Path:
+        """The folder that holds one sub-folder for each fingerprint."""
+        names = (self.dataset, self.category, self.row, f"{self.protocol}-seed{self.seed}")
+        return results.joinpath("cells", *map(path_name, names))
+
+    def __str__(self) -> str:
+        return f"{self.dataset}/{self.category} {self.row} {self.protocol}-seed{self.seed}"
+
+
+def path_name(text: str) -> str:
+    """`text` as one portable path component; long or odd ones end in a hash of the original."""
+    clean = re.sub(r"[^A-Za-z0-9._=,@+-]", "_", text).lstrip(".") or "_"
+    if clean == text and len(clean) <= 120:
+        return clean
+    return f"{clean[:100]}~{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
+def find(results: Path, cell: CellId, fingerprint: str) -> Record | None:
+    """The record of this very cell and fingerprint, or None; an unreadable one counts as none."""
+    try:
+        return read(cell.folder(results) / fingerprint / "record.json")
+    except (OSError, ValueError):
+        return None
+
+
+def read(path: Path) -> Record:
+    """One record. Raises ValueError, naming the file, where it is no record of this schema."""
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is no JSON ({error}); delete its folder and run the cell again") from error
+    if not isinstance(record, dict) or record.get("schema") != SCHEMA:
+        found = record.get("schema") if isinstance(record, dict) else type(record).__name__
+        raise ValueError(
+            f"{path} has schema {found}, this version reads {SCHEMA}; delete it or use its version"
+        )
+    return record
+
+
+def read_all(results: Path) -> tuple[list[Record], list[str]]:
+    """Every record below `results`, in path order, and a line for each that could not be read."""
+    records, problems = [], []
+    for path in sorted(results.glob("cells/*/*/*/*/*/record.json")):
+        if any(part.startswith(".") for part in path.relative_to(results).parts):
+            continue
+        try:
+            records.append(read(path))
+        except (OSError, ValueError) as error:
+            problems.append(str(error))
+    return records, problems
+
+
+@contextmanager
+def writing(results: Path, cell: CellId, fingerprint: str, replace: bool = False) -> Iterator[Path]:
+    """A temporary folder that becomes the cell's on leaving, in one rename, or leaves nothing behind.
+
+    Where another process finished the same cell meanwhile its record stays, unless `replace`.
+    Raises AdbenchError where the disk is full or the folder cannot be written.
+    """
+    final = cell.folder(results) / fingerprint
+    temporary = results / "cells" / f".tmp-{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+    try:
+        temporary.mkdir(parents=True)
+        yield temporary
+        for path in temporary.iterdir():  # a record must not be visible before its bytes are on the disk
+            with path.open("rb") as handle:
+                os.fsync(handle.fileno())
+        final.parent.mkdir(parents=True, exist_ok=True)
+        _move_in(temporary, final, replace)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES):
+            raise AdbenchError(
+                f"cannot write the record of {cell} below {results}: {error.strerror}. Earlier ones are intact;"
+                " make room (or set paths.results) and run the same command again, finished cells are kept"
+            ) from error
+        raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _move_in(temporary: Path, final: Path, replace: bool) -> None:
+    for _ in range(10):  # two processes may replace the same record at the same moment
+        try:
+            temporary.rename(final)
+            return
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+        if not replace and (final / "record.json").is_file():
+            return
+        old = temporary.with_name(temporary.name.replace(".tmp-", ".old-") + uuid.uuid4().hex[:4])
+        with suppress(FileNotFoundError):
+            final.rename(old)
+            shutil.rmtree(old, ignore_errors=True)
+    raise AdbenchError(f"{final} is being rewritten by other processes; run the same command again")
+
+
+def sweep_leftovers(results: Path) -> int:
+    """Remove temporary folders of processes of this machine that are gone; returns how many."""
+    host, removed = socket.gethostname(), 0
+    for folder in (results / "cells").glob(".*"):
+        match = re.fullmatch(rf"\.(?:tmp|old)-{re.escape(host)}-(\d+)-\w+", folder.name)
+        if match and not _alive(int(match[1])):
+            shutil.rmtree(folder, ignore_errors=True)
+            removed += 1
+    return removed
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def write_json(path: Path, record: Record) -> None:
+    """Standard JSON: NaN and infinities become null, keys keep their order."""
+    text = json.dumps(_standard(record), indent=1, allow_nan=False, ensure_ascii=False)
+    path.write_text(text + "\n", encoding="utf-8")
+
+
+def _standard(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {str(k): _standard(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_standard(v) for v in value]
+    return value
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Write a whole text file in one step, so that a reader never sees half of it."""
+    replace_file(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def replace_file(path: Path, write: Callable[[Path], object]) -> None:
+    """Let `write` fill a temporary file beside `path`, then put it in its place."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+    try:
+        write(temporary)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
