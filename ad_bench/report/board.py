@@ -1,0 +1,198 @@
+"""Reads the records of a results folder, builds every table, and writes or shows them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ad_bench import reference
+from ad_bench.errors import ResultsError, UsageError, closest
+from ad_bench.records import read_all, replace_text
+from ad_bench.report import delimited, latex, leaderboard, markdown
+from ad_bench.report.leaderboard import Place, places
+from ad_bench.report.rows import Record, cell_key, entries, newest_only
+from ad_bench.report.tables import SPECS, Table, build
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+DEBUG = "debug"  # the mark of runs that use part of the data
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Board:
+    """All that a report shows: data set -> its four tables, and its places on the leaderboard."""
+
+    tables: dict[str, list[Table]] = field(default_factory=dict)
+    places: dict[str, list[Place]] = field(default_factory=dict)
+    remarks: list[str] = field(default_factory=list)
+
+    @property
+    def titles(self) -> dict[str, str]:
+        """Data set -> its name in print."""
+        return {dataset: tables[0].dataset_title for dataset, tables in self.tables.items()}
+
+
+def collect(results: Path, config_dirs: Sequence[Path] = ()) -> Board:
+    """Everything there is to report of `results`. Raises UsageError where there is no usable record.
+
+    An unreadable record is left out and named in `remarks` and in the log; so are runs marked `debug`.
+    The categories of a data set are those of its YAML (the survey's on MVTec AD), else those that ran.
+    """
+    results = Path(results)
+    found, problems = read_all(results)
+    records, broken = _well_formed(found)
+    board = Board(remarks=[f"Left out: {_relative(text, results)}" for text in [*problems, *broken]])
+    for text in board.remarks:
+        log.warning(text)
+    kept = newest_only(r for r in records if DEBUG not in (r.get("marks") or ()))
+    if not kept:
+        raise UsageError(_nothing(results, len(records), len(found) + len(problems)))
+    for dataset in sorted({r["dataset"] for r in kept}):
+        of_set = [r for r in kept if r["dataset"] == dataset]
+        title, categories = columns_of(dataset, of_set, config_dirs)
+        remarks = _left_out(of_set, categories)
+        count = sum(r["dataset"] == dataset for r in records if DEBUG in (r.get("marks") or ()))
+        if count:
+            remarks.append(f"Records of debug runs left out: {count}.")
+        rows = entries(of_set, categories)
+        if not rows:
+            board.remarks += remarks
+            continue
+        board.tables[dataset] = [build(spec, dataset, title, rows, categories, remarks) for spec in SPECS]
+        board.places[dataset] = places(rows, categories)
+    return board
+
+
+def write_report(
+    results: Path,
+    out: Path | None = None,
+    datasets: list[str] | None = None,
+    config_dirs: Sequence[Path] = (),
+    board: Board | None = None,
+) -> list[Path]:
+    """Write `tables/<dataset>/<table>.{csv,tex,md}` and `leaderboard.{csv,md}` below `out` (else `results`).
+
+    The same records give the same bytes. `datasets` limits the tables, never the leaderboard; `board` is what
+    `collect` returned, where it was called before. Returns the files in the order written; each is replaced
+    in one step. Raises UsageError without records or for a data set without any, ResultsError on a full disk.
+    """
+    board = board or collect(results, config_dirs)
+    home = Path(results if out is None else out)
+    for name in datasets or ():
+        if name not in board.tables:
+            hint = closest(name, board.tables, f"There are: {', '.join(board.tables)}")
+            raise UsageError(f"no records of data set '{name}' in {results}.{hint}")
+    files: dict[Path, str] = {}
+    for dataset, tables in board.tables.items():
+        if datasets and dataset not in datasets:
+            continue
+        for table in tables:
+            stem = home / "tables" / dataset / table.spec.name
+            files[stem.with_suffix(".csv")] = delimited.table_csv(table)
+            files[stem.with_suffix(".tex")] = latex.table_latex(table)
+            files[stem.with_suffix(".md")] = markdown.table_markdown(table)
+    files[home / "leaderboard.csv"] = leaderboard.leaderboard_csv(board.places)
+    files[home / "leaderboard.md"] = leaderboard.leaderboard_markdown(
+        board.places, board.titles, board.remarks
+    )
+    for path, text in files.items():
+        try:
+            replace_text(path, text)
+        except OSError as error:
+            raise ResultsError(
+                f"cannot write {path}: {error.strerror}. Records and tables written before are intact;"
+                " make room or name another folder and run adbench report again"
+            ) from error
+    return list(files)
+
+
+def show(
+    results: Path,
+    console: Console | None = None,
+    datasets: list[str] | None = None,
+    config_dirs: Sequence[Path] = (),
+    board: Board | None = None,
+) -> Board:
+    """Print the leaderboard and the four tables of every data set (or `datasets`), fitted to the console."""
+    from rich.console import Console
+
+    from ad_bench.report.terminal import print_board  # rich is not needed to write files
+
+    board = board or collect(results, config_dirs)
+    print_board(board.tables, board.places, board.remarks, console or Console(), datasets)
+    return board
+
+
+def columns_of(
+    dataset: str, records: Iterable[Record], config_dirs: Sequence[Path] = ()
+) -> tuple[str, list[str]]:
+    """The title of a data set and the columns of its tables, in its order."""
+    title, categories = _configured(dataset, config_dirs)
+    title = reference.datasets().get(dataset, {}).get("display_name") or title or dataset
+    if dataset == "mvtec":
+        categories = list(reference.survey_categories())
+    return title, categories or sorted({r["category"] for r in records})
+
+
+def _configured(dataset: str, config_dirs: Sequence[Path]) -> tuple[str, list[str]]:
+    """What the YAML of the data set says; blank where there is none, as for `dataset.id=mugs`."""
+    from omegaconf import DictConfig, OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
+
+    from ad_bench.config import options
+
+    path = options("dataset", config_dirs).get(dataset)
+    if path is None:
+        return "", []
+    try:
+        loaded = OmegaConf.create({"dataset": OmegaConf.load(path)}).dataset
+        if not isinstance(loaded, DictConfig):
+            return "", []
+        return str(loaded.get("title") or ""), [str(name) for name in loaded.get("categories") or ()]
+    except (OSError, YAMLError, OmegaConfBaseException) as error:
+        log.warning("%s cannot be read (%s): the categories of %s are those that ran", path, error, dataset)
+        return "", []
+
+
+def _well_formed(records: Iterable[Record]) -> tuple[list[Record], list[str]]:
+    """Records that say what they are of; what else a record lacks is shown as missing."""
+    good, bad = [], []
+    for record in records:
+        try:
+            cell_key(record)
+            if record["status"] not in ("done", "failed", "skipped"):
+                raise ValueError(f"status {record['status']!r}")
+            good.append(record)
+        except (KeyError, TypeError, ValueError) as error:
+            where = "/".join(
+                str(record.get(key, "?")) for key in ("dataset", "category", "method", "protocol")
+            )
+            bad.append(
+                f"a record of {where} is not complete ({error}); delete its folder and run the cell again"
+            )
+    return good, bad
+
+
+def _left_out(records: Iterable[Record], categories: Sequence[str]) -> list[str]:
+    extra = sorted({r["category"] for r in records} - set(categories))
+    return [f"Left out, not among the categories of the data set: {', '.join(extra)}."] if extra else []
+
+
+def _relative(text: str, results: Path) -> str:
+    """Without the folders of this machine: tables are committed."""
+    return text.replace(f"{results}/", "").replace(f"{results.absolute()}/", "")
+
+
+def _nothing(results: Path, readable: int, files: int) -> str:
+    first = "run `adbench run method=patchcore dataset=synthetic` first, or name another results folder"
+    if readable:
+        return f"{results} holds records of debug runs only ({readable}), which no table shows; {first}"
+    if files:
+        return f"none of the {files} records in {results} can be read; delete them and {first}"
+    return f"no records in {results / 'cells'}; {first}"
