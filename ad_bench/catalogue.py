@@ -149,17 +149,18 @@ def print_choice(overrides: Sequence[str], dirs: Sequence[Path]) -> None:
         used += [path for name, path in config.options("dataset", dirs).items() if name == choice.dataset]
         for path in used:
             console.print(f"# from {path}", markup=False)
-        for dataset, metric, row in _published(choice.method):
+        for row in _published(choice.method):
             console.print(
-                f"# published {metric} on {dataset}: {row['average']} ({row['standing']})", markup=False
+                f"# published {row.metric} on {row.dataset}, {row.protocol}: {row.average} ({row.standing})",
+                markup=False,
             )
 
 
-def _published(method: str) -> list[tuple[str, str, dict[str, Any]]]:
+def _published(method: str) -> list[reference.Published]:
     return [
-        (dataset, metric, row)
+        row
         for dataset in reference.datasets()
         for metric in ("image_auroc", "image_aupr", "pixel_auroc", "pixel_aupr")
         for row in reference.published(dataset, metric)
-        if row["method"] == method and row.get("average") is not None
+        if row.method == method and row.average is not None
     ]

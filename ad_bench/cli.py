@@ -54,7 +54,7 @@ Fits and scores every cell (method x data set x category x protocol x seed) that
 """
 
 REPORT_HELP = """\
-usage: adbench report [dataset=NAME,...] [paths.results=DIR] [--show]
+usage: adbench report [dataset=NAME,...] [paths.results=DIR] [--show] [--config-dir DIR]
 
 Writes results/tables/<dataset>/{table9_image_auroc,table9_image_aupr,table10_pixel_auroc,table10_pixel_aupr}
 as CSV, LaTeX and Markdown, and results/leaderboard.{csv,md}, from the records alone.
@@ -216,15 +216,17 @@ def _interrupt(*_: object) -> None:
 
 def report(argv: Sequence[str]) -> int:
     """Tables from the records."""
-    words = Words(argv, ["--show"])
+    words = Words(argv, ["--show"], ["--config-dir"])
     results = Path(words.take("paths.results", "results"))
     names = words.take("dataset", "")
     _no_more(words)
-    from ad_bench.report import show, write_report
+    from ad_bench.report import collect, show, write_report
 
-    written = write_report(results, datasets=names.split(",") if names else None)
+    datasets = names.split(",") if names else None
+    board = collect(results, words.config_dirs)
+    written = write_report(results, datasets=datasets, config_dirs=words.config_dirs, board=board)
     if "--show" in words.flags:
-        show(results)
+        show(results, datasets=datasets, config_dirs=words.config_dirs, board=board)
     print(f"{len(written)} files below {results}: {', '.join(sorted({p.suffix[1:] for p in written}))}")
     return DONE
 

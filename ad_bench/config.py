@@ -20,7 +20,8 @@ BACKBONE = "ad_bench.parts.backbone.Backbone"
 GROUPS = ("method", "dataset", "protocol", "metric", "backbone", "runtime", "paths")
 # What names no variant: where things lie, how fast they run, which cells of a table are meant.
 NO_VARIANT = (
-    "category seed rerun variant save store metric runtime paths protocol dataset.root dataset.id suite".split()  # noqa: SIM905
+    *("category", "seed", "rerun", "variant", "save", "store", "metric", "runtime", "paths", "protocol", "suite"),
+    *("dataset.root", "dataset.id"),
 )
 
 
@@ -179,6 +180,7 @@ def _compose_choice(overrides: Sequence[str], config_dirs: Sequence[Path]) -> Ch
     _check_names(words, config_dirs)
     config, chosen = _hydra(words, config_dirs)
     protocol = chosen["protocol"]
+    _require_keys(config, chosen, config_dirs)
     if protocol == "own":
         words.append(f"protocol={config.method.get('protocol', 'full')}")
         _check_names(words, config_dirs)
@@ -199,6 +201,18 @@ def _compose_choice(overrides: Sequence[str], config_dirs: Sequence[Path]) -> Ch
     )
 
 
+# What the YAML of each group must hold; the rest has a meaning when absent.
+REQUIRED = {"method": ("model", "input", "needs", "loader"), "dataset": ("id", "samples", "categories", "root")}
+
+
+def _require_keys(config: DictConfig, chosen: Mapping[str, str], config_dirs: Sequence[Path]) -> None:
+    for group, keys in REQUIRED.items():
+        absent = [key for key in keys if key not in (config.get(group) or {})]
+        if absent:
+            path = options(group, config_dirs)[chosen[group]]
+            raise UsageError(f"{path} lacks {', '.join(absent)}: a {group} needs {', '.join(keys)}; see CONTRIBUTING.md")
+
+
 def _check_names(words: Sequence[str], config_dirs: Sequence[Path]) -> None:
     if not any(re.match(r"method=.", word) for word in words):
         known = ", ".join(options("method", config_dirs))
@@ -216,6 +230,7 @@ def _hydra(words: Sequence[str], config_dirs: Sequence[Path]) -> tuple[DictConfi
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
+    words, replaced = _take_mappings(words)
     search = (
         [f"hydra.searchpath=[{','.join(f'file://{folder}' for folder in config_dirs)}]"]
         if config_dirs
@@ -228,11 +243,41 @@ def _hydra(words: Sequence[str], config_dirs: Sequence[Path]) -> tuple[DictConfi
             chosen = {k: str(v) for k, v in config.hydra.runtime.choices.items()}
             OmegaConf.set_struct(config, False)
             config.pop("hydra")
+            for key, value in replaced.items():
+                if OmegaConf.select(config, key, default=KeyError) is KeyError:
+                    raise UsageError(f"no setting '{key}'.{closest(key, _keys(config))}")
+                OmegaConf.update(config, key, value, merge=False)
             _resolve(config)
             OmegaConf.set_struct(config, True)
             return config, chosen
     except (HydraException, OmegaConfBaseException) as error:
         raise UsageError(_explain(error, words, config_dirs)) from error
+
+
+def _take_mappings(words: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
+    """Split off `key={...}`: a mapping replaces what stands there, where Hydra would merge into it.
+
+    `method.input={size: 256}` means that and no crop.
+    """
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    rest, mappings = [], {}
+    for word in words:
+        override = OverridesParser.create().parse_override(word)
+        if not override.is_add() and not override.is_delete() and isinstance(override.value(), dict):
+            mappings[override.key_or_group] = OmegaConf.create(_plain(override.value()))
+        else:
+            rest.append(word)
+    return rest, mappings
+
+
+def _plain(value: Any) -> Any:
+    """Hydra's parsed value with its quoted strings as plain ones."""
+    if isinstance(value, dict):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_plain(v) for v in value]
+    return value if value is None or isinstance(value, bool | int | float) else getattr(value, "text", str(value))
 
 
 def _resolve(config: DictConfig) -> None:

@@ -31,7 +31,8 @@ def check(overrides: Sequence[str], dirs: Sequence[Path], deep: bool) -> bool:
     good = True
     for category in categories:
         report = dataset.check(category, deep=deep)
-        console.print(f"{'ok   ' if report.ok else 'WRONG'} {report.summary}", markup=False)
+        found = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in report.found.items())
+        console.print(f"{'ok   ' if report.ok else 'WRONG'} {dataset.id}/{category}: {found}", markup=False)
         for line in report.problems:
             console.print(f"      {line}", markup=False)
         for line in report.warnings:
@@ -54,7 +55,7 @@ def prepare(overrides: Sequence[str], dirs: Sequence[Path]) -> bool:
 
     choice, dataset, categories = _choice(overrides, dirs)
     geometry, _ = method_geometry(choice.config)
-    cache = Path(choice.config.paths.cache) / "images"
+    cache = Path(choice.config.paths.cache)
     with Watch(2 * len(categories)) as watch:
         for category in categories:
             for split in ("train", "test"):

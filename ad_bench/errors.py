@@ -26,6 +26,10 @@ class WeightsError(AdbenchError):
     """Pretrained weights that are missing, unsafe or of another network."""
 
 
+class ResultsError(AdbenchError):
+    """The results folder cannot be written: the disk is full, or it is no folder. Earlier records stay."""
+
+
 class PredictionError(AdbenchError):
     """A method returned something that cannot be scored: NaN, infinity, a wrong shape."""
 

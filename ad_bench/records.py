@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ad_bench.errors import AdbenchError
+from ad_bench.errors import ResultsError
 
 SCHEMA = 1
 Record = dict[str, Any]
@@ -100,7 +100,7 @@ def writing(results: Path, cell: CellId, fingerprint: str, replace: bool = False
     """A temporary folder that becomes the cell's on leaving, in one rename, or leaves nothing behind.
 
     Where another process finished the same cell meanwhile its record stays, unless `replace`.
-    Raises AdbenchError where the disk is full or the folder cannot be written.
+    Raises ResultsError where the disk is full or the folder cannot be written.
     """
     final = cell.folder(results) / fingerprint
     temporary = results / "cells" / f".tmp-{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
@@ -113,12 +113,10 @@ def writing(results: Path, cell: CellId, fingerprint: str, replace: bool = False
         final.parent.mkdir(parents=True, exist_ok=True)
         _move_in(temporary, final, replace)
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES):
-            raise AdbenchError(
-                f"cannot write the record of {cell} below {results}: {error.strerror}. Earlier ones are intact;"
-                " make room (or set paths.results) and run the same command again, finished cells are kept"
-            ) from error
-        raise
+        raise ResultsError(
+            f"cannot write the record of {cell} in {results}: {error.strerror or error}. Earlier ones are intact;"
+            " make room (or set paths.results) and run the same command again, finished cells are kept"
+        ) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -137,7 +135,7 @@ def _move_in(temporary: Path, final: Path, replace: bool) -> None:
         with suppress(FileNotFoundError):
             final.rename(old)
             shutil.rmtree(old, ignore_errors=True)
-    raise AdbenchError(f"{final} is being rewritten by other processes; run the same command again")
+    raise ResultsError(f"{final} is being rewritten by other processes; run the same command again")
 
 
 def sweep_leftovers(results: Path) -> int:

@@ -19,7 +19,7 @@ from torch import Tensor
 from ad_bench import records
 from ad_bench.contract import Inputs, Method, Prediction, Run
 from ad_bench.datasets.store import ImageStore, open_store
-from ad_bench.errors import AdbenchError, PredictionError, UsageError
+from ad_bench.errors import AdbenchError, PredictionError, ResultsError, UsageError
 from ad_bench.records import Record
 from ad_bench.runner.describe import choose_device, describe
 from ad_bench.runner.evaluation import Scored, score_cell
@@ -58,13 +58,14 @@ class Fitted:
     size: tuple[int, int]  # H, W of its inputs
 
 
-def seed_everything(seed: int) -> None:
+def seed_everything(seed: int, device: torch.device) -> None:
     """The same numbers in every run; what a GPU still varies is stated in the README."""
     random.seed(seed)
     np.random.seed(seed)  # noqa: NPY002  libraries draw from the old generator too
     torch.manual_seed(seed)
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.backends.cudnn.benchmark = False
+    if device.type == "cuda":  # on CPU the operations are deterministic, and asking costs two seconds of imports
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.backends.cudnn.benchmark = False
 
 
 def run_fit(fit: Fit, watch: Watch) -> list[Record]:
@@ -85,16 +86,15 @@ def run_fit(fit: Fit, watch: Watch) -> list[Record]:
         for cell in waiting:
             try:
                 written.append(_score(fit, cell, fitted, memory, watch))
+            except ResultsError:
+                raise
             except Exception as error:
                 written.append(_failed(fit, cell, error, watch))
             memory = PeakMemory(device)
-    except (UsageError, KeyboardInterrupt):
+    except (UsageError, ResultsError):
         raise
     except Exception as error:
-        left = waiting[len(written) :]
-        if isinstance(error, AdbenchError) and "cannot write the record" in str(error):
-            raise
-        written += [_failed(fit, cell, error, watch) for cell in left]
+        written += [_failed(fit, cell, error, watch) for cell in waiting[len(written) :]]
     finally:
         gc.collect()
         if torch.cuda.is_available():
@@ -104,7 +104,7 @@ def run_fit(fit: Fit, watch: Watch) -> list[Record]:
 
 def _store(fit: Fit, samples: Sequence[Sample], watch: Watch, text: str) -> ImageStore:
     config = fit.config
-    cache = Path(config.paths.cache) / "images" if config.store else None
+    cache = Path(config.paths.cache) if config.store else None
     watch.begin(text, len(samples))
     return open_store(
         samples, fit.geometry, cache, config.runtime.workers, progress=lambda done, total: watch.advance(done)
@@ -117,7 +117,7 @@ def _train(fit: Fit, device: torch.device, watch: Watch) -> Fitted:
     config, group = fit.config, fit.group
     if config.runtime.threads is not None:
         torch.set_num_threads(int(config.runtime.threads))
-    seed_everything(fit.seed)
+    seed_everything(fit.seed, device)
     name = f"{fit.cells[0].id.row} on {fit.cells[0].id.dataset}/{group.name}"
     train = _train_set(fit, group.train, device, watch, f"read {name}")
     if group.support and "support" in config.method.needs:

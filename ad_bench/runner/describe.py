@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import platform
 import subprocess
@@ -64,7 +65,7 @@ def describe(fit: Fit, cell: Cell) -> dict[str, Any]:
             "test_normal": labels.count(NORMAL),
             "test_anomalous": len(labels) - labels.count(NORMAL),
         },
-        "geometry": str(fit.geometry),
+        "geometry": dataclasses.asdict(fit.geometry),
         "paper_eval": fit.paper_eval,
         "weights": [
             {

@@ -102,7 +102,7 @@ def _add(
     found = evaluate(*pixels, scores, labels, names, ignore=ignore)
     result.metrics[where] = found.values
     result.undefined |= _named(where, found.reasons)
-    result.thresholds |= _named(where, found.thresholds)
+    result.thresholds |= {f"{where}.{k}": v for k, v in found.thresholds.items() if k != "image"}
 
 
 def _paper(

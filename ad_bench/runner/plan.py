@@ -153,19 +153,12 @@ def method_geometry(config: DictConfig) -> tuple[Geometry, dict[str, Any] | None
 
     Where it does, the paper's size no longer fits and masks are compared at the size of the input.
     """
-    own = OmegaConf.to_container(config.method.input)
     paper_eval = OmegaConf.to_container(config.method.paper_eval) if config.method.get("paper_eval") else None
-    replaced = OmegaConf.to_container(config.dataset.input) if config.dataset.get("input") else None
     assert paper_eval is None or isinstance(paper_eval, dict)
-    if replaced is not None and paper_eval is not None:
-        paper_eval = {**paper_eval, "size": None}
-    settings = own if replaced is None else {**_kept(own), **dict(replaced)}  # type: ignore[arg-type]
-    return Geometry.from_config(settings), paper_eval  # type: ignore[arg-type,return-value]
-
-
-def _kept(own: Any) -> dict[str, Any]:
-    """Of the method's geometry, what does not say the size."""
-    return {k: v for k, v in dict(own).items() if k not in ("size", "short", "crop")}
+    replaced = config.dataset.get("input")
+    if replaced and paper_eval is not None:
+        paper_eval["size"] = None
+    return Geometry.from_config(config.method.input, replaced_by=replaced), paper_eval  # type: ignore[return-value]
 
 
 def find_backbones(config: DictConfig) -> tuple[Weights, ...]:

@@ -16,7 +16,8 @@ from ad_bench.samples import Sample
 
 def to_device(images: np.ndarray, device: torch.device) -> Tensor:
     """uint8 (B, H, W, 3) -> float32 (B, 3, H, W) in [0, 1]; the bytes travel, the floats are made there."""
-    tensor = torch.from_numpy(np.ascontiguousarray(images)).to(device, non_blocking=True)
+    copied = np.array(images)  # the store is memory-mapped and read-only
+    tensor = torch.from_numpy(copied).to(device, non_blocking=True)
     return tensor.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format).div_(255)
 
 

@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from ad_bench import config
+from ad_bench.errors import UsageError
+
+
+def one(*words: str, dirs: tuple[Path, ...] = (), multirun: bool = False) -> config.Choice:
+    (choice,) = config.choices(words, dirs, multirun)
+    return choice
+
+
+@pytest.fixture
+def mine(tmp_path: Path) -> Path:
+    (tmp_path / "method").mkdir()
+    (tmp_path / "method" / "two_eyes.yaml").write_text(
+        "title: Two eyes\nneeds: []\ninput: {size: 32}\nloader: {batch_size: 1}\nmodel:\n"
+        "  _target_: somewhere.TwoEyes\n"
+        "  left: {_target_: ad_bench.parts.backbone.Backbone, name: a.x, layers: [1], weights: null}\n"
+        "  right: {_target_: ad_bench.parts.backbone.Backbone, name: b.x, layers: [1], weights: null}\n"
+    )
+    return tmp_path
+
+
+def test_categories_and_seeds_make_cells_without_multirun() -> None:
+    choice = one("method=random", "category=bottle,01", "seed=0,2")
+    assert choice.categories == ("bottle", "01")  # 01 stays text
+    assert choice.seeds == (0, 2)
+    assert one("method=random", "category=all").categories == ()
+    assert one("method=random", "seed=range(0,3)").seeds == (0, 1, 2)
+    assert one("method=random", "seed=[4,5]").seeds == (4, 5)
+
+
+@pytest.mark.parametrize("seed", ["a", "-1", "1,x", "", "1.5"])
+def test_a_seed_that_is_none_is_refused(seed: str) -> None:
+    with pytest.raises(UsageError, match="seed="):
+        config.choices(["method=random", f"seed={seed}"])
+
+
+def test_commas_elsewhere_need_multirun() -> None:
+    with pytest.raises(UsageError, match="add -m"):
+        config.choices(["method=random,mean_image"])
+    swept = config.choices(["method=random,mean_image", "dataset=synthetic,mtd"], multirun=True)
+    assert [(c.method, c.dataset) for c in swept] == [
+        ("random", "synthetic"),
+        ("random", "mtd"),
+        ("mean_image", "synthetic"),
+        ("mean_image", "mtd"),
+    ]
+
+
+def test_glob_sweeps_over_the_files_of_a_group() -> None:
+    swept = config.choices(["method=glob(p*)"], multirun=True)
+    assert {"patchcore", "padim"} <= {c.method for c in swept}
+    with pytest.raises(UsageError, match="fits none of"):
+        config.choices(["method=glob(zzz*)"], multirun=True)
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["method=patchcor"], "Did you mean patchcore"),
+        (["method=patchcore", "dataset=mvtek"], "Did you mean mvtec"),
+        (["method=patchcore", "backbone=resnet81"], "Did you mean resnet18"),
+        (["method=patchcore", "method.model.coreset_rato=0.1"], "method.model.coreset_ratio"),
+        (["method=patchcore", "coreset_ratio=0.1"], "method.model.coreset_ratio"),
+        (["method=patchcore", "rernu=always"], "rerun"),
+        (["suite=dem"], "Did you mean demo"),
+        (["dataset=mtd"], "which method"),
+        (["method=patchcore", "method.model.coreset_ratio"], "expected key=value"),
+    ],
+)
+def test_wrong_names_are_answered_with_the_closest(words: list[str], named: str) -> None:
+    with pytest.raises(UsageError) as error:
+        config.choices(words)
+    assert named in str(error.value)
+
+
+def test_an_override_of_the_method_makes_a_variant() -> None:
+    assert one("method=patchcore").variant == ""
+    choice = one("method=patchcore", "method.model.coreset_ratio=0.01", "backbone=resnet18")
+    assert choice.variant == "backbone=resnet18,coreset_ratio=0.01"
+    assert choice.config.method.model.coreset_ratio == 0.01
+    assert one("method=patchcore", "rerun=always", "paths.data=/x", "runtime.device=cpu").variant == ""
+    assert one("method=patchcore", "variant=mine", "backbone=resnet18").variant == "mine"
+    assert one("method=patchcore", "backbone.weights=/here/resnet.safetensors").variant == ""
+    assert one("method=patchcore", "dataset.input={short: 256, crop: 224}").variant.startswith("dataset.input=")
+
+
+def test_a_mapping_replaces_what_stands_there() -> None:
+    choice = one("method=patchcore", "method.input={size: [256, 128], interpolation: 'bicubic'}")
+    assert choice.config.method.input == {"size": [256, 128], "interpolation": "bicubic"}
+    with pytest.raises(UsageError, match="no setting 'method.inptu'"):
+        one("method=patchcore", "method.inptu={size: 256}")
+
+
+def test_backbone_replaces_the_network_and_what_depends_on_it() -> None:
+    own, other = one("method=padim").config, one("method=padim", "backbone=resnet18").config
+    assert own.method.model.backbone.name == "wide_resnet50_2.tv_in1k"
+    assert own.method.model.dimensions == 550
+    assert other.method.model.backbone.name == "resnet18.tv_in1k"
+    assert other.method.model.dimensions == 100
+    assert list(other.backbone.paper) == ["wide_resnet50_2.tv_in1k"]
+
+
+def test_backbone_means_nothing_to_a_method_without_one() -> None:
+    assert one("method=random", "backbone=resnet18").variant == ""
+
+
+def test_backbone_is_refused_by_a_method_of_several(mine: Path) -> None:
+    with pytest.raises(UsageError, match="2 backbones"):
+        config.choices(["method=two_eyes", "backbone=resnet18"], [mine])
+    weights = one("method=two_eyes", "backbone.weights=random", dirs=(mine,)).config.method.model
+    assert weights.left.weights == weights.right.weights == "random"
+
+
+def test_null_protocol_and_backbone_are_the_methods_own() -> None:
+    choice = one("method=patchcore", "protocol=null", "backbone=null")
+    assert (choice.protocol, choice.variant) == ("full", "")
+
+
+def test_protocol_settings() -> None:
+    assert one("method=patchcore", "protocol=few_shot", "protocol.shots=2").protocol == "few_shot-2"
+
+
+def test_a_folder_that_is_none(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="is no folder"):
+        config.choices(["method=random"], [tmp_path / "nowhere"])
+
+
+def test_suites_list_runs() -> None:
+    found = config.choices(["suite=demo", "rerun=never"])
+    assert "patchcore" in {c.method for c in found}
+    assert {c.config.rerun for c in found} == {"never"}  # the user's word wins over the suite's
+
+
+def test_every_number_of_every_yaml_parses() -> None:
+    for group in config.GROUPS:
+        for path in config.options(group).values():
+            assert OmegaConf.load(path) is not None

@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ad_bench import records
+from ad_bench.errors import ResultsError
+from ad_bench.records import CellId
+
+CELL = CellId("mtd", "mtd", "patchcore", "coreset_ratio=0.01", "full", 0)
+
+
+def put(results: Path, fingerprint: str = "abc", replace: bool = False, **facts: object) -> None:
+    with records.writing(results, CELL, fingerprint, replace) as folder:
+        records.write_json(folder / "record.json", {"schema": records.SCHEMA, "status": "done", **facts})
+
+
+def test_a_record_is_found_where_it_was_written(tmp_path: Path) -> None:
+    assert records.find(tmp_path, CELL, "abc") is None
+    put(tmp_path, value=0.1 + 0.2)
+    path = tmp_path / "cells/mtd/mtd/patchcore@coreset_ratio=0.01/full-seed0/abc/record.json"
+    assert json.loads(path.read_text())["value"] == 0.30000000000000004  # not rounded
+    found = records.find(tmp_path, CELL, "abc")
+    assert found is not None
+    assert records.read_all(tmp_path) == ([found], [])
+
+
+def test_nan_is_null_in_standard_json(tmp_path: Path) -> None:
+    put(tmp_path, metrics={"a": float("nan"), "b": [float("inf"), 1.0]})
+    found = records.find(tmp_path, CELL, "abc")
+    assert found is not None
+    assert found["metrics"] == {"a": None, "b": [None, 1.0]}
+
+
+def test_an_interrupted_write_leaves_nothing(tmp_path: Path) -> None:
+    def interrupted() -> None:
+        with records.writing(tmp_path, CELL, "abc") as folder:
+            (folder / "record.json").write_text("{")
+            raise KeyboardInterrupt
+
+    pytest.raises(KeyboardInterrupt, interrupted)
+    assert [p for p in tmp_path.rglob("*") if p.is_file()] == []
+
+
+def test_the_first_of_two_writers_stays_unless_replacing(tmp_path: Path) -> None:
+    put(tmp_path, who="first")
+    put(tmp_path, who="second")
+    assert records.find(tmp_path, CELL, "abc")["who"] == "first"  # type: ignore[index]
+    put(tmp_path, who="third", replace=True)
+    assert records.find(tmp_path, CELL, "abc")["who"] == "third"  # type: ignore[index]
+    assert not list((tmp_path / "cells").glob(".*"))
+
+
+def test_a_full_disk_is_said_and_earlier_records_stay(tmp_path: Path) -> None:
+    put(tmp_path, "before")
+    code = (
+        "import resource, signal, sys\n"
+        "from pathlib import Path\n"
+        "from ad_bench import records\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
+        f"cell = records.{CELL!r}\n"
+        f"with records.writing(Path({str(tmp_path)!r}), cell, 'after') as folder:\n"
+        "    records.write_json(folder / 'record.json', {'text': 'x' * 5000})\n"
+    )
+    root = Path(__file__).resolve().parents[1]
+    answer = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(root)}
+    )
+    assert answer.returncode == 1
+    assert "ResultsError: cannot write the record of mtd/mtd" in answer.stderr
+    assert "Earlier ones are intact" in answer.stderr
+    assert records.find(tmp_path, CELL, "before") is not None
+    assert [p.name for p in tmp_path.rglob("*") if p.is_file()] == ["record.json"]
+
+
+def test_a_results_folder_that_is_a_file_is_said(tmp_path: Path) -> None:
+    (tmp_path / "cells").write_text("a file where the folder should be")
+    with pytest.raises(ResultsError, match="cannot write the record"):
+        put(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"schema": 99}', ""])
+def test_a_broken_record_is_named_and_the_others_are_read(tmp_path: Path, text: str) -> None:
+    put(tmp_path)
+    broken = CELL.folder(tmp_path) / "broken"
+    broken.mkdir()
+    (broken / "record.json").write_text(text)
+    found, problems = records.read_all(tmp_path)
+    assert len(found) == 1
+    assert len(problems) == 1
+    assert str(broken / "record.json") in problems[0]
+    assert records.find(tmp_path, CELL, "broken") is None  # the cell would run again
+
+
+def test_leftovers_of_dead_processes_go_those_of_living_ones_stay(tmp_path: Path) -> None:
+    cells = tmp_path / "cells"
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    host = socket.gethostname()
+    names = [f".tmp-{host}-{dead.pid}-aa", f".tmp-{host}-{os.getpid()}-bb", ".tmp-elsewhere-1-cc"]
+    for name in names:
+        (cells / name).mkdir(parents=True)
+    assert records.sweep_leftovers(tmp_path) == 1
+    assert sorted(p.name for p in cells.iterdir()) == sorted(names[1:])
+
+
+def test_path_names_are_portable_and_distinct() -> None:
+    assert records.path_name("backbone=resnet18,coreset_ratio=0.01") == "backbone=resnet18,coreset_ratio=0.01"
+    odd = [records.path_name(name) for name in ("a/b", "a b", "a:b", "../x", "x" * 300, "x" * 301)]
+    assert len(set(odd)) == len(odd)
+    for name in odd:
+        assert "/" not in name
+        assert not name.startswith(".")
+        assert len(name) < 130
+
+
+def test_a_text_file_is_replaced_whole(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "table.csv"
+    records.replace_text(path, "one")
+    records.replace_text(path, "two")
+    assert path.read_text() == "two"
+    assert list(path.parent.iterdir()) == [path]
+
+    def broken(_: Path) -> None:
+        raise OSError("full")
+
+    with pytest.raises(OSError, match="full"):
+        records.replace_file(path, broken)
+    assert path.read_text() == "two"
+    assert list(path.parent.iterdir()) == [path]
