@@ -175,7 +175,7 @@ class Words:
 
     def option(self, name: str) -> str | None:
         """The last value given for an option."""
-        return self.options.get(name, [None])[-1]  # type: ignore[list-item]
+        return self.options.get(name, [None])[-1]
 
     @property
     def config_dirs(self) -> list[Path]:

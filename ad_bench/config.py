@@ -20,7 +20,19 @@ BACKBONE = "ad_bench.parts.backbone.Backbone"
 GROUPS = ("method", "dataset", "protocol", "metric", "backbone", "runtime", "paths")
 # What names no variant: where things lie, how fast they run, which cells of a table are meant.
 NO_VARIANT = (
-    *("category", "seed", "rerun", "variant", "save", "store", "metric", "runtime", "paths", "protocol", "suite"),
+    *(
+        "category",
+        "seed",
+        "rerun",
+        "variant",
+        "save",
+        "store",
+        "metric",
+        "runtime",
+        "paths",
+        "protocol",
+        "suite",
+    ),
     *("dataset.root", "dataset.id"),
 )
 
@@ -124,8 +136,9 @@ def _suite_runs(name: str, config_dirs: Sequence[Path]) -> list[list[str]]:
     known = options("suite", config_dirs)
     if name not in known:
         raise UsageError(f"no suite '{name}'.{closest(name, known, 'Known: ' + ', '.join(known))}")
-    runs = []
-    for run in OmegaConf.to_container(OmegaConf.load(known[name]))["runs"]:  # type: ignore[index, call-overload]
+    runs: list[list[str]] = []
+    content: Any = OmegaConf.to_container(OmegaConf.load(known[name]))
+    for run in content["runs"]:
         methods = list(options("method", config_dirs)) if run["method"] == "all" else run["method"]
         runs += [
             [f"method={method}", f"dataset={dataset}", *run.get("overrides", [])]
@@ -202,7 +215,10 @@ def _compose_choice(overrides: Sequence[str], config_dirs: Sequence[Path]) -> Ch
 
 
 # What the YAML of each group must hold; the rest has a meaning when absent.
-REQUIRED = {"method": ("model", "input", "needs", "loader"), "dataset": ("id", "samples", "categories", "root")}
+REQUIRED = {
+    "method": ("model", "input", "needs", "loader"),
+    "dataset": ("id", "samples", "categories", "root"),
+}
 
 
 def _require_keys(config: DictConfig, chosen: Mapping[str, str], config_dirs: Sequence[Path]) -> None:
@@ -210,7 +226,9 @@ def _require_keys(config: DictConfig, chosen: Mapping[str, str], config_dirs: Se
         absent = [key for key in keys if key not in (config.get(group) or {})]
         if absent:
             path = options(group, config_dirs)[chosen[group]]
-            raise UsageError(f"{path} lacks {', '.join(absent)}: a {group} needs {', '.join(keys)}; see CONTRIBUTING.md")
+            raise UsageError(
+                f"{path} lacks {', '.join(absent)}: a {group} needs {', '.join(keys)}; see CONTRIBUTING.md"
+            )
 
 
 def _check_names(words: Sequence[str], config_dirs: Sequence[Path]) -> None:
@@ -219,8 +237,8 @@ def _check_names(words: Sequence[str], config_dirs: Sequence[Path]) -> None:
         raise UsageError(f"which method? Add method=NAME; known: {known}")
     for word in words:
         key, _, name = word.partition("=")
-        if key in GROUPS and (known := options(key, config_dirs)) and name not in known:
-            raise UsageError(f"no {key} '{name}'.{closest(name, known, 'Known: ' + ', '.join(known))}")
+        if key in GROUPS and name not in (there := options(key, config_dirs)):
+            raise UsageError(f"no {key} '{name}'.{closest(name, there, 'Known: ' + ', '.join(there))}")
 
 
 def _hydra(words: Sequence[str], config_dirs: Sequence[Path]) -> tuple[DictConfig, Mapping[str, str]]:
@@ -277,7 +295,11 @@ def _plain(value: Any) -> Any:
         return {str(k): _plain(v) for k, v in value.items()}
     if isinstance(value, list):
         return [_plain(v) for v in value]
-    return value if value is None or isinstance(value, bool | int | float) else getattr(value, "text", str(value))
+    return (
+        value
+        if value is None or isinstance(value, bool | int | float)
+        else getattr(value, "text", str(value))
+    )
 
 
 def _resolve(config: DictConfig) -> None:
@@ -312,9 +334,10 @@ def _explain(error: Exception, words: Sequence[str], config_dirs: Sequence[Path]
 def _keys(config: DictConfig, prefix: str = "") -> list[str]:
     names = []
     for key, value in config.items_ex(resolve=False):
-        names.append(f"{prefix}{key}")
+        name = f"{prefix}{key!s}"
+        names.append(name)
         if isinstance(value, DictConfig):
-            names += _keys(value, f"{prefix}{key}.")
+            names += _keys(value, f"{name}.")
     return names
 
 

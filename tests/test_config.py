@@ -88,7 +88,9 @@ def test_an_override_of_the_method_makes_a_variant() -> None:
     assert one("method=patchcore", "rerun=always", "paths.data=/x", "runtime.device=cpu").variant == ""
     assert one("method=patchcore", "variant=mine", "backbone=resnet18").variant == "mine"
     assert one("method=patchcore", "backbone.weights=/here/resnet.safetensors").variant == ""
-    assert one("method=patchcore", "dataset.input={short: 256, crop: 224}").variant.startswith("dataset.input=")
+    assert one("method=patchcore", "dataset.input={short: 256, crop: 224}").variant.startswith(
+        "dataset.input="
+    )
 
 
 def test_a_mapping_replaces_what_stands_there() -> None:

@@ -71,7 +71,10 @@ def test_a_full_disk_is_said_and_earlier_records_stay(tmp_path: Path) -> None:
     )
     root = Path(__file__).resolve().parents[1]
     answer = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(root)}
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(root)},
     )
     assert answer.returncode == 1
     assert "ResultsError: cannot write the record of mtd/mtd" in answer.stderr

@@ -1,0 +1,1 @@
+"""One adapter a data set, and what turns its files into arrays."""

@@ -63,7 +63,9 @@ def seed_everything(seed: int, device: torch.device) -> None:
     random.seed(seed)
     np.random.seed(seed)  # noqa: NPY002  libraries draw from the old generator too
     torch.manual_seed(seed)
-    if device.type == "cuda":  # on CPU the operations are deterministic, and asking costs two seconds of imports
+    if (
+        device.type == "cuda"
+    ):  # on CPU the operations are deterministic, and asking costs two seconds of imports
         torch.use_deterministic_algorithms(True, warn_only=True)
         torch.backends.cudnn.benchmark = False
 

@@ -61,7 +61,7 @@ def score_cell(
             result.undefined |= {f"{where}.{name}": str(reason) for name in pixel_names}
         return result
     assert maps is not None
-    masks = [read_mask(s.mask, tuple(size), s.name) for s, size in zip(samples, original_sizes, strict=True)]
+    masks = [read_mask(s.mask, size, s.name) for s, size in zip(samples, original_sizes, strict=True)]
     empty = [
         s.name for s, mask in zip(samples, masks, strict=True) if s.label == ANOMALOUS and not mask.any()
     ]

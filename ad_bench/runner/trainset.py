@@ -28,7 +28,7 @@ class StoredTrainSet:
         self,
         samples: Sequence[Sample],
         images: np.ndarray,
-        sizes: Sequence[tuple[int, int]],
+        sizes: np.ndarray,  # (N, 2) height, width of the originals
         geometry: Geometry,
         device: torch.device,
         batch_size: int,
@@ -80,7 +80,7 @@ class StoredTrainSet:
             return None
         masks = []
         for i in chosen:
-            sample, original = self.samples[i], tuple(self.sizes[i])
+            sample, original = self.samples[i], (int(self.sizes[i][0]), int(self.sizes[i][1]))
             mask = read_mask(sample.mask, original, sample.name)
             masks.append(self.geometry.forward_mask(mask, "nearest", "nearest", None))
         return torch.from_numpy(np.stack(masks)).to(self.device)

@@ -77,7 +77,9 @@ def test_the_same_run_gives_the_same_numbers_with_and_without_the_store(
     assert len(list(tmp_path.rglob("record.json"))) == 8
 
 
-def test_a_moved_and_touched_data_set_has_the_same_fingerprint(adbench: Call, data: Path, tmp_path: Path) -> None:
+def test_a_moved_and_touched_data_set_has_the_same_fingerprint(
+    adbench: Call, data: Path, tmp_path: Path
+) -> None:
     words = ("run", "method=random", "category=bottle", "dataset=mvtec", "--dry-run")
     before = adbench(*words).stdout
     moved = tmp_path / "elsewhere"
@@ -94,7 +96,14 @@ def test_a_moved_and_touched_data_set_has_the_same_fingerprint(adbench: Call, da
 def test_one_failure_stops_nothing_and_can_be_run_again(
     adbench: Call, data: Path, mine: Path, tmp_path: Path
 ) -> None:
-    words = ("run", "-m", "method=crash,nan_on_the_third,wrong_shape,brightness", *MVTEC, "--config-dir", str(mine))
+    words = (
+        "run",
+        "-m",
+        "method=crash,nan_on_the_third,wrong_shape,brightness",
+        *MVTEC,
+        "--config-dir",
+        str(mine),
+    )
     answer = adbench(*words)
     assert answer.returncode == 1
     assert "6 failed" in answer.stderr
@@ -111,7 +120,11 @@ def test_one_failure_stops_nothing_and_can_be_run_again(
     assert again.returncode == 1  # failed before, not run again
     assert "8 cells: 0 to run" in again.stderr
     assert "8 cells: 6 to run" in adbench(*words, "rerun=failed").stderr
-    text = (mine / "my_methods.py").read_text().replace('raise RuntimeError("this method is broken")', "super().fit(train, run)")
+    text = (
+        (mine / "my_methods.py")
+        .read_text()
+        .replace('raise RuntimeError("this method is broken")', "super().fit(train, run)")
+    )
     (mine / "my_methods.py").write_text(text)  # a mended method has another fingerprint
     mended = adbench("run", "method=crash", *MVTEC, "--config-dir", str(mine))
     assert mended.returncode == 0, mended.stderr
@@ -260,7 +273,9 @@ def test_two_runs_of_the_same_cells_at_once(data: Path, cache: Path, tmp_path: P
     assert not list((tmp_path / "results" / "cells").glob(".*"))
 
 
-def test_a_full_disk_is_said_and_earlier_records_stay(adbench: Call, data: Path, mine: Path, tmp_path: Path) -> None:
+def test_a_full_disk_is_said_and_earlier_records_stay(
+    adbench: Call, data: Path, mine: Path, tmp_path: Path
+) -> None:
     words = ("run", "method=brightness", *MVTEC, "--config-dir", str(mine), "store=false")
     adbench(*words, "category=bottle")
     before = {p: p.read_bytes() for p in tmp_path.glob("results/**/*.*")}
@@ -342,7 +357,9 @@ def test_data_check_and_prepare(adbench: Call, data: Path) -> None:
     assert prepared.returncode == 0, prepared.stderr
 
 
-def test_a_newcomer_adds_a_method_by_adding_files(adbench: Call, data: Path, mine: Path, tmp_path: Path) -> None:
+def test_a_newcomer_adds_a_method_by_adding_files(
+    adbench: Call, data: Path, mine: Path, tmp_path: Path
+) -> None:
     listed = json.loads(adbench("list", "methods", "--json", "--config-dir", str(mine)).stdout)
     assert "brightness" in {entry["id"] for entry in listed}
     answer = adbench("run", "method=brightness", "method.model.power=2", *MVTEC, "--config-dir", str(mine))
