@@ -19,7 +19,7 @@ from torch import Tensor
 from ad_bench import records
 from ad_bench.contract import Inputs, Method, Prediction, Run
 from ad_bench.datasets.store import ImageStore, open_store
-from ad_bench.errors import AdbenchError, PredictionError, ResultsError, UsageError
+from ad_bench.errors import AdbenchError, PredictionError, ResultsError
 from ad_bench.records import Record
 from ad_bench.runner.describe import choose_device, describe
 from ad_bench.runner.evaluation import Scored, score_cell
@@ -73,16 +73,15 @@ def seed_everything(seed: int, device: torch.device) -> None:
 def run_fit(fit: Fit, watch: Watch) -> list[Record]:
     """Fit once, score every waiting cell, write a record for each; a failure is a record too.
 
-    KeyboardInterrupt and an unwritable results folder pass through; earlier records stay.
+    Raises UsageError for a device that is not there, ResultsError for a results folder that cannot be written.
     """
     waiting, written = fit.waiting, []
-    memory: PeakMemory | None = None
+    device = choose_device(fit.config.runtime.device)
     try:
         if fit.group.skipped:
             for cell in waiting:
                 written.append(_write(fit, cell, {"status": "skipped", "reason": fit.group.skipped}, watch))
             return written
-        device = choose_device(fit.config.runtime.device)
         memory = PeakMemory(device)
         fitted = _train(fit, device, watch)
         for cell in waiting:
@@ -93,7 +92,7 @@ def run_fit(fit: Fit, watch: Watch) -> list[Record]:
             except Exception as error:
                 written.append(_failed(fit, cell, error, watch))
             memory = PeakMemory(device)
-    except (UsageError, ResultsError):
+    except ResultsError:
         raise
     except Exception as error:
         written += [_failed(fit, cell, error, watch) for cell in waiting[len(written) :]]
@@ -114,6 +113,7 @@ def _store(fit: Fit, samples: Sequence[Sample], watch: Watch, text: str) -> Imag
 
 
 def _train(fit: Fit, device: torch.device, watch: Watch) -> Fitted:
+    from hydra.errors import InstantiationException
     from hydra.utils import instantiate
 
     config, group = fit.config, fit.group
@@ -124,7 +124,10 @@ def _train(fit: Fit, device: torch.device, watch: Watch) -> Fitted:
     train = _train_set(fit, group.train, device, watch, f"read {name}")
     if group.support and "support" in config.method.needs:
         train.support = _train_set(fit, group.support, device, watch, f"read support of {name}")
-    method: Method = instantiate(config.method.model)
+    try:
+        method: Method = instantiate(config.method.model)
+    except InstantiationException as error:  # Hydra's wrapping hides which error it was
+        raise error.__cause__ or error from None
     method.to(device).train()
     run = WatchedRun(fit.seed, device, watch)
     watch.begin(f"fit {name}")

@@ -1,0 +1,1 @@
+"""One file a method, named as in its paper; found through conf/method."""

@@ -1,0 +1,115 @@
+"""PatchCore: a coreset of normal patch features, scored by the distance to the nearest one.
+
+Paper: Roth et al., Towards Total Recall in Industrial Anomaly Detection, CVPR 2022, arXiv:2106.08265.
+Reference: amazon-science/patchcore-inspection at fcaa92f, Apache-2.0.
+Deviations from the reference:
+  1. The deeper levels are pooled to `pretrain_dim` before they are resized, not after: both are linear, one
+     over the planes and one over the positions, so the result is the same up to rounding, at less work.
+  2. A chosen patch is never chosen again; the reference may repeat one where all distances left are zero.
+  3. Random numbers (projection, starting points) come from the run's seed through torch, not through numpy.
+  4. With `reweight` the image score is that of the paper (Eq. 7), which the released scorer does not have.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from ad_bench.contract import Inputs, Method, Prediction, Run, TrainSet
+from ad_bench.errors import UsageError
+from ad_bench.parts.bank import Bank
+from ad_bench.parts.coreset import approximate_greedy_coreset
+from ad_bench.parts.maps import gaussian_blur, upsample
+from ad_bench.parts.neighbors import choose_backend, nearest
+from ad_bench.parts.patches import patchify, pool_rows, resize_grid
+
+
+class PatchCore(Method):
+    """Memory bank of locally aggregated mid-level features, thinned to `coreset_ratio` of the patches."""
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        patch_size: int,
+        pretrain_dim: int,
+        target_dim: int,
+        coreset_ratio: float,
+        projection_dim: int | None,
+        starts: int,
+        neighbors: int,
+        reweight: int | None,
+        sigma: float,
+        backend: str,
+    ):
+        if not 0 < coreset_ratio <= 1:
+            raise UsageError(f"coreset_ratio is a share of the patches, in (0, 1]; got {coreset_ratio}")
+        if neighbors < 1 or starts < 1:
+            raise UsageError(f"neighbors and starts are at least 1; got {neighbors} and {starts}")
+        if reweight is not None and reweight < 2:
+            raise UsageError(f"reweight is null or a number of neighbours, at least 2; got {reweight}")
+        choose_backend(backend, "cpu")  # a misspelt or missing one is said now, not after the features
+        super().__init__()
+        self.backbone, self.patch_size = backbone, patch_size
+        self.pretrain_dim, self.target_dim = pretrain_dim, target_dim
+        self.coreset_ratio, self.projection_dim, self.starts = coreset_ratio, projection_dim, starts
+        self.neighbors, self.reweight, self.sigma, self.backend = neighbors, reweight, sigma, backend
+        self.bank = Bank()
+
+    @torch.no_grad()
+    def fit(self, train: TrainSet, run: Run) -> None:
+        """Keep a greedy coreset of all normal patches (Alg. 1)."""
+        patches, filled = torch.empty(0), 0
+        for batch in run.track(train.batches(), text="features"):
+            rows = self.embed(batch.images).flatten(0, 2)
+            if filled == 0:  # the whole table at once: gathered and joined later it would be held twice
+                patches = rows.new_empty(len(train) * (len(rows) // len(batch.images)), rows.shape[1])
+            patches[filled : filled + len(rows)] = rows
+            filled += len(rows)
+        if filled == 0 or filled != len(patches):
+            raise ValueError(f"the training set says {len(train)} images and gave {filled} patches")
+        count = max(1, int(self.coreset_ratio * len(patches)))
+        chosen = approximate_greedy_coreset(
+            patches, count, run.generator("coreset"), self.projection_dim, self.starts, run.track
+        )
+        self.bank.points = patches[chosen.to(patches.device)]
+        run.note(
+            patches=len(patches),
+            coreset=count,
+            neighbors_backend=choose_backend(self.backend, patches.device),
+        )
+
+    def predict(self, inputs: Inputs) -> Prediction:
+        """Score a patch by its squared distance to the bank, an image by its worst patch."""
+        patches = self.embed(inputs.images)
+        distance, index = nearest(patches.flatten(0, 2), self.bank.points, self.neighbors, self.backend)
+        scores = distance.mean(1).view(patches.shape[:3])
+        worst = scores.flatten(1).max(1)
+        image_scores = worst.values
+        if self.reweight is not None:
+            row = worst.indices + torch.arange(len(scores), device=scores.device) * scores[0].numel()
+            image_scores = self._reweighted(patches.flatten(0, 2)[row], index[row, 0])
+        size = cast(tuple[int, int], tuple(inputs.images.shape[-2:]))
+        return Prediction(image_scores, gaussian_blur(upsample(scores, size), self.sigma))
+
+    def embed(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) -> locally aggregated patch features (B, h, w, target_dim), h and w of level 1."""
+        levels = [
+            pool_rows(patchify(maps, self.patch_size), self.pretrain_dim) for maps in self.backbone(images)
+        ]
+        size = cast(tuple[int, int], tuple(levels[0].shape[1:3]))
+        rows = torch.cat([resize_grid(level, size) for level in levels], -1)
+        return pool_rows(rows, self.target_dim)
+
+    def _reweighted(self, patches: Tensor, index: Tensor) -> Tensor:
+        """Eq. 7: the distance d* of the worst patch, weighed by how much farther m*'s neighbours are.
+
+        s = (1 - exp(d*) / sum of exp(|patch - m|) over the `reweight` m nearest to m*, itself included) d*.
+        """
+        assert self.reweight is not None
+        bank = self.bank.points
+        _, around = nearest(bank[index], bank, self.reweight, self.backend)
+        distances = (patches[:, None] - bank[around]).square().sum(2).sqrt()
+        own = (patches - bank[index]).square().sum(1).sqrt()
+        return (1 - torch.exp(own - distances.logsumexp(1))) * own

@@ -1,0 +1,237 @@
+"""What every YAML in conf/method/ must keep. `contract.exempt` in the YAML is the only way out of a test."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import inspect
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hydra.utils import get_class, instantiate
+from omegaconf import DictConfig, OmegaConf
+from safetensors.torch import load_file, save_file
+
+from ad_bench.config import backbones, compose, options
+from ad_bench.contract import Inputs, Method, Prediction, Run
+from ad_bench.parts.backbone import Backbone
+from tests import tiny
+
+METHODS = sorted(options("method"))
+BACKBONE = "test_resnet.r160_in1k"
+TAXONOMIES = {
+    "baseline",
+    "teacher_student",
+    "one_class",
+    "distribution_map",
+    "memory_bank",
+    "reconstruction",
+    "supervised",
+    "few_shot",
+    "zero_shot",
+    "noisy",
+    "3d",
+    "synthesis",
+}
+every_method = pytest.mark.parametrize("name", METHODS)
+
+
+@functools.cache
+def config_of(name: str) -> DictConfig:
+    """The method's YAML, its backbones replaced by a tiny untrained one."""
+    config = compose([f"method={name}", "dataset=mvtec"])
+    method = OmegaConf.create(OmegaConf.to_container(config.method, resolve=True))
+    nodes = backbones(method.model)
+    for node in nodes:
+        node.name, node.weights = BACKBONE, "random"
+    if nodes:
+        settings = (method.get("backbones") or {}).get(BACKBONE.partition(".")[0], {})
+        method.model = OmegaConf.merge(method.model, settings)
+    return method
+
+
+def train_set(name: str) -> tiny.TensorTrainSet:
+    images, needs = tiny.textures(12), config_of(name).needs
+    labels = masks = None
+    if {"labels", "masks"} & set(needs):
+        images, masks = images.clone(), torch.zeros(12, *images.shape[2:], dtype=torch.bool)
+        images[8:], masks[8:] = tiny.planted(images[8:], seed=7)
+        labels = masks.flatten(1).any(1).long()
+    return tiny.TensorTrainSet(
+        images, labels if "labels" in needs else None, masks if "masks" in needs else None
+    )
+
+
+def fit(name: str, seed: int = 0) -> Method:
+    torch.manual_seed(seed)  # the runner seeds the global generators too
+    method: Method = instantiate(config_of(name).model)
+    method.train()
+    method.fit(train_set(name), Run(seed=seed))
+    return method.eval()
+
+
+@functools.cache
+def _fitted(name: str) -> Method:
+    return fit(name)
+
+
+@pytest.fixture
+def method(name: str) -> Method:
+    return copy.deepcopy(_fitted(name))
+
+
+def predict(method: Method, images: torch.Tensor) -> Prediction:
+    with torch.no_grad():
+        return method.predict(Inputs(images, ("",) * len(images)))
+
+
+@functools.cache
+def test_images() -> torch.Tensor:
+    clean = tiny.textures(6, seed=5)
+    return torch.cat([clean[:3], tiny.planted(clean[3:])[0]])
+
+
+test_images.__test__ = False  # type: ignore[attr-defined]
+
+
+def same(one: Prediction, two: Prediction, exactly: bool = True) -> None:
+    tolerance = {"rtol": 0, "atol": 0} if exactly else {"rtol": 1e-3, "atol": 1e-5}
+    torch.testing.assert_close(one.scores, two.scores, **tolerance)
+    torch.testing.assert_close(one.maps, two.maps, **tolerance)
+
+
+def not_exempt(name: str, test: str) -> None:
+    if reason := config_of(name).contract.exempt.get(test):
+        pytest.skip(f"{name} is exempt: {reason}")
+
+
+@every_method
+def test_yaml_gives_exactly_the_constructors_arguments(name: str) -> None:
+    def check(node: Any, where: str) -> None:
+        if isinstance(node, DictConfig):
+            target = node.get("_target_")
+            if target and target.startswith("ad_bench."):
+                signature = inspect.signature(get_class(target))
+                wanted = list(signature.parameters)
+                assert [key for key in node if not key.startswith("_")] == wanted, where
+            if where == "model":
+                defaults = {p.name for p in signature.parameters.values() if p.default is not p.empty}
+                assert not defaults, f"{target} has defaults for {defaults}: a number lives once, in the YAML"
+            for key, value in node.items():
+                check(value, f"{where}.{key}")
+
+    check(config_of(name).model, "model")
+
+
+@every_method
+def test_yaml_says_what_tables_and_reports_need(name: str) -> None:
+    method = config_of(name)
+    assert method.title
+    assert method.taxonomy in TAXONOMIES
+    assert method.source in {"survey", "list", "ours"}
+    assert method.fidelity in {"reference", "paper", "reinterpretation"}
+    assert method.paper.selection in {"last", "best_test_epoch"}
+    assert method.source == "ours" or method.paper.arxiv
+    assert method.loader.batch_size >= 1
+    assert set(method.input) & {"size", "short"}
+    assert set(method.paper_eval) == {"size", "mask_interpolation", "mask_rule"}
+    known = {test.removeprefix("test_") for test in globals() if test.startswith("test_")}
+    assert set(method.contract.exempt) <= known, "exempt names no test of this file"
+
+
+@every_method
+def test_shapes(name: str, method: Method) -> None:
+    images = test_images()
+    prediction = predict(method, images)
+    assert prediction.scores.shape == (len(images),)
+    assert prediction.scores.dtype == torch.float32
+    assert prediction.scores.isfinite().all()
+    if prediction.maps is not None:
+        assert prediction.maps.ndim == 3
+        assert len(prediction.maps) == len(images)
+        assert prediction.maps.dtype == torch.float32
+        assert prediction.maps.isfinite().all()
+    assert prediction.scores.unique().numel() > 1, "one score for all images"
+
+
+@every_method
+def test_batch_scores_as_its_images_one_by_one(name: str, method: Method) -> None:
+    not_exempt(name, "batch_scores_as_its_images_one_by_one")
+    images = test_images()
+    alone = [predict(method, image[None]) for image in images]
+    maps = None if alone[0].maps is None else torch.cat([p.maps for p in alone if p.maps is not None])
+    same(predict(method, images), Prediction(torch.cat([p.scores for p in alone]), maps), exactly=False)
+
+
+@every_method
+def test_order_does_not_matter(name: str, method: Method) -> None:
+    not_exempt(name, "order_does_not_matter")
+    images, order = test_images(), torch.tensor([4, 0, 5, 2, 1, 3])
+    straight, shuffled = predict(method, images), predict(method, images[order])
+    maps = None if straight.maps is None else straight.maps[order]
+    same(Prediction(straight.scores[order], maps), shuffled, exactly=False)
+
+
+@every_method
+def test_predicting_changes_nothing(name: str, method: Method) -> None:
+    images = test_images()
+    before = {key: value.clone() for key, value in method.state_dict().items()}
+    untouched = images.clone()
+    first = predict(method, images)
+    torch.manual_seed(99)
+    same(first, predict(method, images))
+    torch.testing.assert_close(images, untouched, rtol=0, atol=0)
+    after = method.state_dict()
+    assert before.keys() == after.keys()
+    for key, value in before.items():
+        assert torch.equal(value, after[key]), f"predict changed {key}"
+
+
+@every_method
+def test_same_seed_same_scores(name: str, method: Method) -> None:
+    same(predict(method, test_images()), predict(fit(name), test_images()))
+
+
+@every_method
+def test_save_and_load(name: str, method: Method, tmp_path: Path) -> None:
+    state = {key: value.contiguous() for key, value in method.state_dict().items()}
+    save_file(state, tmp_path / "model.safetensors")
+    torch.manual_seed(123)  # a fresh instance must not depend on how it was initialised
+    fresh: Method = instantiate(config_of(name).model)
+    fresh.load_state_dict(load_file(tmp_path / "model.safetensors"))
+    same(predict(method, test_images()), predict(fresh.eval(), test_images()))
+
+
+@every_method
+def test_frozen_weights_stay(name: str, method: Method) -> None:
+    frozen = [(key, module) for key, module in method.named_modules() if isinstance(module, Backbone)]
+    if not frozen:
+        assert not backbones(config_of(name).model)
+        return
+    torch.manual_seed(0)
+    fresh = dict(instantiate(config_of(name).model).named_modules())
+    for key, module in frozen:
+        assert not module.train().training
+        for buffer, value in module.state_dict().items():
+            assert torch.equal(value, fresh[key].state_dict()[buffer]), f"fit changed {key}.{buffer}"
+
+
+@every_method
+def test_planted_defect(name: str, method: Method) -> None:
+    """A defect raises the score of its image, and its pixels stand out on the map."""
+    not_exempt(name, "planted_defect")
+    clean = tiny.textures(6, seed=11)
+    broken, masks = tiny.planted(clean, seed=12)
+    normal, anomalous = predict(method, clean), predict(method, broken)
+    assert (anomalous.scores > normal.scores).all()
+    if anomalous.maps is not None:
+        size = (masks.shape[1], masks.shape[2])
+        maps = torch.nn.functional.interpolate(anomalous.maps[:, None], size=size, mode="bilinear")[:, 0]
+        for anomaly_map, mask in zip(maps, masks, strict=True):
+            assert anomaly_map[mask].mean() > anomaly_map[~mask].mean()
+
+
+def test_there_are_methods() -> None:
+    assert {"patchcore", "padim", "random", "mean_image"} <= set(METHODS)

@@ -1,0 +1,101 @@
+"""PaDiM against scipy, and the published draw of channels."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from scipy.ndimage import gaussian_filter
+from scipy.spatial.distance import mahalanobis
+
+from ad_bench.contract import Inputs, Run
+from ad_bench.errors import UsageError
+from ad_bench.methods.padim import PaDiM
+from ad_bench.parts.backbone import Backbone
+from tests import tiny
+
+
+def padim(dimensions: int = 12, dimension_seed: int = 1024, sigma: float = 4.0) -> PaDiM:
+    backbone = Backbone("test_resnet.r160_in1k", [1, 2, 3], "random")
+    return PaDiM(backbone, dimensions, dimension_seed, 0.01, sigma)
+
+
+@pytest.fixture(scope="module")
+def train() -> torch.Tensor:
+    return tiny.textures(30)
+
+
+def test_channels_are_those_of_the_known_implementation() -> None:
+    """random.seed(1024); random.sample(range(1792), 550) stands there."""
+    wide = random.Random(1024).sample(range(1792), 550)
+    random.seed(1024)
+    assert wide == random.sample(range(0, 1792), 550)
+    assert len(set(padim(100).picked.tolist())) == 100
+    assert padim(100).picked.tolist() == random.Random(1024).sample(range(272), 100)
+    assert padim(100).picked.tolist() != padim(100, dimension_seed=1).picked.tolist()
+
+
+def test_no_global_seed_changes_the_channels() -> None:
+    random.seed(1)
+    torch.manual_seed(1)
+    one = padim().picked
+    random.seed(2)
+    torch.manual_seed(2)
+    assert torch.equal(one, padim().picked)
+
+
+def test_embedding_replicates_deeper_levels() -> None:
+    model = padim(272)
+    images = tiny.textures(2)
+    embedded = model.embed(images)
+    first, second, third = model.backbone(images)
+    assert embedded.shape == (2, 272, 16, 16)
+    whole = torch.empty_like(embedded)
+    whole[:, model.picked] = embedded
+    for row, column in np.ndindex(16, 16):
+        wanted = [
+            first[:, :, row, column],
+            second[:, :, row // 2, column // 2],
+            third[:, :, row // 4, column // 4],
+        ]
+        assert torch.equal(whole[:, :, row, column], torch.cat(wanted, 1))
+
+
+def test_maps_equal_scipy(train: torch.Tensor) -> None:
+    """The whole chain at a few positions and then on the map: np.cov, scipy's mahalanobis, scipy's filter."""
+    model = padim()
+    model.fit(tiny.TensorTrainSet(train, batch_size=7), Run())
+    images = tiny.planted(tiny.textures(2, seed=9))[0]
+    prediction = model.predict(Inputs(images))
+    rows, queries = model.embed(train).double().numpy(), model.embed(images).double().numpy()
+    distance = np.empty((2, 16, 16))
+    for row, column in np.ndindex(16, 16):
+        normal = rows[:, :, row, column]
+        inverse = np.linalg.inv(np.cov(normal, rowvar=False) + 0.01 * np.eye(12))
+        for image in range(2):
+            distance[image, row, column] = mahalanobis(
+                queries[image, :, row, column], normal.mean(0), inverse
+            )
+    big = F.interpolate(torch.tensor(distance)[:, None], size=(64, 64), mode="bilinear")[:, 0].numpy()
+    wanted = np.stack([gaussian_filter(m, 4.0) for m in big])
+    assert prediction.maps is not None
+    np.testing.assert_allclose(prediction.maps.numpy(), wanted, rtol=1e-3)
+    np.testing.assert_allclose(prediction.scores.numpy(), wanted.max((1, 2)), rtol=1e-3)
+
+
+def test_batch_size_of_the_fit_changes_nothing_but_rounding(train: torch.Tensor) -> None:
+    scores = []
+    for batch_size in (1, 30):
+        model = padim()
+        model.fit(tiny.TensorTrainSet(train, batch_size=batch_size), Run())
+        scores.append(model.predict(Inputs(tiny.textures(4, seed=3))).scores)
+    torch.testing.assert_close(scores[0], scores[1], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("dimensions", [0, 273])
+def test_impossible_dimensions_are_named(dimensions: int) -> None:
+    with pytest.raises(UsageError, match=r"test_resnet.r160_in1k' has 272 channels .*take from 1 to 272"):
+        padim(dimensions)
