@@ -73,7 +73,7 @@ def seed_everything(seed: int, device: torch.device) -> None:
 def run_fit(fit: Fit, watch: Watch) -> list[Record]:
     """Fit once, score every waiting cell, write a record for each; a failure is a record too.
 
-    Raises UsageError for a device that is not there, ResultsError for a results folder that cannot be written.
+    Raises UsageError for a device that is not there, ResultsError where the results cannot be written.
     """
     waiting, written = fit.waiting, []
     device = choose_device(fit.config.runtime.device)
