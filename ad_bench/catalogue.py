@@ -124,9 +124,11 @@ def print_list(what: str, dirs: Sequence[Path], as_json: bool) -> None:
         print(json.dumps(entries, indent=1, ensure_ascii=False))
         return
     console, table = Console(), Table(box=None, pad_edge=False)
+    if not console.is_terminal:
+        console.width = 200  # a pipe has no edge to wrap at
     columns = list(entries[0]) if entries else []
     for column in columns:
-        table.add_column(column)
+        table.add_column(column, no_wrap=column == "id", overflow="fold")
     for entry in entries:
         table.add_row(*(_cell(entry[column]) for column in columns))
     console.print(table)

@@ -350,13 +350,16 @@ def _effective(words: Sequence[str], config: DictConfig) -> list[str]:
 
 def variant_name(words: Iterable[str]) -> str:
     """The overrides that make a method differ from its YAML, as `coreset_ratio=0.01,backbone=resnet18`."""
-    parts: dict[str, str] = {}
+    words, parts = list(words), {}  # type: list[str], dict[str, str]
+    own_data = any(word.startswith("dataset.id=") for word in words)
     for word in words:
         key, _, value = word.lstrip("+~").partition("=")
         if key in ("method", "dataset") or any(key == k or key.startswith(f"{k}.") for k in NO_VARIANT):
             continue
         if (key == "backbone" and value == "own") or (key == "backbone.weights" and "/" in value):
             continue  # a path is where the weights lie on one machine; the record holds their hash
+        if own_data and key.startswith("dataset.samples."):
+            continue  # where a data set with a name of its own keeps its images
         for prefix in ("method.model.", "method."):
             key = key.removeprefix(prefix)
         parts[key] = value

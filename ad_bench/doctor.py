@@ -124,6 +124,8 @@ def _data(data: Path) -> list[tuple[str, str]]:
         if "prepare" in settings:
             lines.append((GOOD, f"data {name}: made when needed"))
             continue
+        if not settings.get("download"):
+            continue  # a user's own images: nowhere in particular
         root = data / name
         lines.append(
             (GOOD, f"data {name}: {root}") if root.is_dir() else (NOTE, f"data {name}: not at {root}")
