@@ -192,6 +192,7 @@ class Words:
 def run(argv: Sequence[str]) -> int:
     """Fit and score what has no record yet."""
     words = Words(argv, ["-m", "--multirun", "--dry-run"], ["--config-dir"])
+    signal.signal(signal.SIGTERM, _interrupt)  # as Ctrl-C: what is half done leaves nothing behind
     from ad_bench import config
 
     for folder in words.config_dirs:
@@ -206,7 +207,6 @@ def run(argv: Sequence[str]) -> int:
     if "--dry-run" in words.flags:
         sweep.print_plan(plan)
         return DONE
-    signal.signal(signal.SIGTERM, _interrupt)
     return SOME_FAILED if sweep.run_plan(plan) else DONE
 
 
