@@ -89,7 +89,9 @@ def test_an_override_of_the_method_makes_a_variant() -> None:
     assert one("method=patchcore", "variant=mine", "backbone=resnet18").variant == "mine"
     assert one("method=patchcore", "backbone.weights=/here/resnet.safetensors").variant == ""
     assert one("method=patchcore", "dataset=folder", "dataset.samples.mask_dir=masks").variant
-    assert one("method=random", "dataset=folder", "dataset.id=mugs", "dataset.samples.mask_dir=m").variant == ""
+    assert (
+        one("method=random", "dataset=folder", "dataset.id=mugs", "dataset.samples.mask_dir=m").variant == ""
+    )
     assert one("method=patchcore", "dataset.input={short: 256, crop: 224}").variant.startswith(
         "dataset.input="
     )

@@ -36,7 +36,7 @@ def fit_fingerprint(
         {
             "settings": settings,
             "sources": method.get("revision")
-            or sources(_module_of(settings["model"]), "ad_bench.geometry", "ad_bench.datasets.images"),
+            or sources(*targets(settings["model"]), "ad_bench.geometry", "ad_bench.datasets.images"),
             "train": [_identity(s) for s in (*group.train, *group.support)],
             "seed": seed,
             "geometry": str(geometry),
@@ -100,8 +100,14 @@ def _size(path: Path) -> int:
         return -1  # the store will say what is wrong with it
 
 
-def _module_of(model: Any) -> str:
-    return str(model["_target_"]).rpartition(".")[0]
+def targets(model: Any) -> list[str]:
+    """The modules of every `_target_` inside a method's `model`: the method's own, its backbone's, ..."""
+    if isinstance(model, list):
+        return [module for value in model for module in targets(value)]
+    if not isinstance(model, dict):
+        return []
+    own = [str(model["_target_"]).rpartition(".")[0]] if "_target_" in model else []
+    return own + [module for value in model.values() for module in targets(value)]
 
 
 def sources(*modules: str) -> dict[str, str]:
