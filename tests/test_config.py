@@ -100,7 +100,7 @@ def test_an_override_of_the_method_makes_a_variant() -> None:
 def test_a_mapping_replaces_what_stands_there() -> None:
     choice = one("method=patchcore", "method.input={size: [256, 128], interpolation: 'bicubic'}")
     assert choice.config.method.input == {"size": [256, 128], "interpolation": "bicubic"}
-    with pytest.raises(UsageError, match="no setting 'method.inptu'"):
+    with pytest.raises(UsageError, match=r"no setting 'method\.inptu'"):
         one("method=patchcore", "method.inptu={size: 256}")
 
 

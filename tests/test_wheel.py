@@ -1,4 +1,4 @@
-"""What a user installs: the wheel carries code, configuration, reference tables and weights, and needs no checkout."""
+"""What a user installs: the wheel carries code, configuration, tables and weights, and needs no checkout."""
 
 from __future__ import annotations
 
@@ -30,8 +30,12 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def call(installed: Path, folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, *words],
-        cwd=folder, env={**os.environ, "PYTHONPATH": str(installed)}, capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(installed)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
 
 
 def test_it_carries_every_configuration_and_table(installed: Path) -> None:

@@ -28,7 +28,8 @@ def run_plan(plan: Plan) -> int:
                 if fit.waiting:
                     ended.update(str(record["status"]) for record in run_fit(fit, watch))
     console.print(
-        ", ".join(f"{count} {status}" for status, count in sorted(ended.items())) or "nothing to do"
+        ", ".join(f"{count} {status}" for status, count in sorted(ended.items())) or "nothing to do",
+        highlight=False,
     )
     if ended["failed"]:
         console.print("rerun=failed runs the failed cells again; their record.json holds the traceback")

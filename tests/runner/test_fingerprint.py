@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
 from ad_bench import config
 from ad_bench.runner import fingerprint
@@ -53,7 +54,9 @@ def test_a_changed_image_of_the_same_name_is_seen(tmp_path: Path) -> None:
 
 
 def test_sources_are_the_method_its_parts_and_no_other(tmp_path: Path) -> None:
-    found = set(fingerprint.sources("ad_bench.methods.patchcore"))
+    (choice,) = config.choices(["method=patchcore"])
+    model = OmegaConf.to_container(choice.config.method.model)
+    found = set(fingerprint.sources(*fingerprint.targets(model)))
     assert {"ad_bench.methods.patchcore", "ad_bench.parts.coreset", "ad_bench.parts.backbone"} <= found
     assert "ad_bench.parts.weights" in found  # through the backbone
     assert not found & {"ad_bench.parts.gaussian", "ad_bench.methods.padim", "ad_bench.contract"}

@@ -32,7 +32,7 @@ def test_a_terminal_gets_bars(tmp_path: Path, cache: Path) -> None:
     process = subprocess.Popen(
         [sys.executable, "-m", "ad_bench", "run", "method=random", "runtime=debug"],
         cwd=tmp_path, stdin=follower, stdout=follower, stderr=follower,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "ADBENCH_CACHE": str(cache), "TERM": "xterm", "COLUMNS": "100"},
+        env={**os.environ, "PYTHONPATH": str(ROOT), "ADBENCH_CACHE": str(cache), "TERM": "xterm"},
     )  # fmt: skip
     os.close(follower)
     shown = b""
