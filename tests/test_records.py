@@ -39,9 +39,13 @@ def test_nan_is_null_in_standard_json(tmp_path: Path) -> None:
 
 
 def test_an_interrupted_write_leaves_nothing(tmp_path: Path) -> None:
-    with pytest.raises(KeyboardInterrupt), records.writing(tmp_path, CELL, "abc") as folder:
-        (folder / "record.json").write_text("{")
-        raise KeyboardInterrupt
+    def interrupted() -> None:
+        with records.writing(tmp_path, CELL, "abc") as folder:
+            (folder / "record.json").write_text("{")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     assert [p for p in tmp_path.rglob("*") if p.is_file()] == []
 
 
