@@ -114,8 +114,9 @@ def writing(results: Path, cell: CellId, fingerprint: str, replace: bool = False
         _move_in(temporary, final, replace)
     except OSError as error:
         raise ResultsError(
-            f"cannot write the record of {cell} in {results}: {error.strerror or error}. Earlier ones are intact;"
-            " make room (or set paths.results) and run the same command again, finished cells are kept"
+            f"cannot write the record of {cell} in {results}: {error.strerror or error}."
+            " Earlier ones are intact; make room (or set paths.results) and run the same command again,"
+            " finished cells are kept"
         ) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

@@ -157,16 +157,15 @@ class _Loop:
         near, norms, size = self.near[centres].T, self.norms[centres], _block(self.points, len(centres))
         for begin in range(0, len(limit), size):
             low = torch.addmm(norms, self.near[begin : begin + size], near, alpha=-2)
-            nearest, column = low.min(1)
-            rows = (nearest < limit[begin : begin + size]).nonzero()[:, 0]
-            if len(rows) == 0:
-                continue
-            low, column = low[rows], column[rows]
-            # The likely nearest first: that leaves few of the others to look at.
+            rows = (low.amin(1) < limit[begin : begin + size]).nonzero()[:, 0]
+            low = low[rows]
+            column = low.argmin(1)  # the likely nearest first: that leaves few of the others to look at
             self._approach(rows + begin, centres[column])
             low[torch.arange(len(rows), device=rows.device), column] = math.inf
             rows += begin
-            left, column = (low < _limit(self.distance[rows], self.norms[rows])[:, None]).nonzero(as_tuple=True)
+            left, column = (low < _limit(self.distance[rows], self.norms[rows])[:, None]).nonzero(
+                as_tuple=True
+            )
             self._approach(rows[left], centres[column])
 
     def _approach(self, rows: Tensor, centres: Tensor) -> None:
@@ -181,8 +180,9 @@ def _bounding(points: Tensor) -> tuple[Tensor, Tensor]:
     """`points` around their mean in single precision (N, D), and their squared norms made smaller (N,).
 
     So much smaller that |x|^2 - 2xy + |y|^2, from these norms and in single precision, never exceeds the
-    squared distance: x y is off by at most (D + some) u |x| |y|, u = 2^-24, and |x| |y| <= (|x|^2 + |y|^2) / 2.
-    Twice that is taken, for matrix units that cut off instead of rounding. Around the mean norms are small.
+    squared distance: x y is off by at most (D + some) u |x| |y|, u = 2^-24, where |x| |y| is at most
+    (|x|^2 + |y|^2) / 2. Twice that is taken, for matrix units that cut off instead of rounding. Around the
+    mean norms are small, and so is what is taken.
     """
     points = points if points.dtype == torch.float64 else points.float()
     total = torch.zeros(points.shape[1], dtype=torch.float64, device=points.device)
@@ -228,4 +228,4 @@ def _mean_distance(points: Tensor, seeds: Tensor) -> Tensor:
 
 def _block(points: Tensor, width: int) -> int:
     """How many rows of `width` make a table that a CPU's cache holds, or that keeps a GPU busy."""
-    return max(1, (1 << 19 if points.device.type == "cpu" else 1 << 22) // max(1, width))
+    return max(1, (1 << 21 if points.device.type == "cpu" else 1 << 22) // max(1, width))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import numpy as np
 import pytest
@@ -23,11 +24,21 @@ def table(points: torch.Tensor) -> NDArray[np.float64]:
 
 def brute_force(distance: NDArray[np.float64], initial: NDArray[np.float64], count: int) -> list[int]:
     """The reference's loop: farthest first, over the whole table of distances."""
-    far, chosen = initial.copy(), []
+    far, chosen = initial.copy(), list[int]()
     for _ in range(count):
         far[chosen] = -1
         chosen.append(int(far.argmax()))
         far = np.minimum(far, distance[:, chosen[-1]])
+    return chosen
+
+
+def plain(points: torch.Tensor, initial: NDArray[np.float64], count: int) -> list[int]:
+    """The same loop without the table, for more points."""
+    x, far, chosen = points.double().numpy(), initial.copy(), []
+    for _ in range(count):
+        far[chosen] = -1
+        chosen.append(int(far.argmax()))
+        far = np.minimum(far, np.sqrt(((x - x[chosen[-1]]) ** 2).sum(1)))
     return chosen
 
 
@@ -54,6 +65,130 @@ def test_approximate_equals_brute_force(starts: int) -> None:
     seeds = torch.randperm(60, generator=torch.Generator().manual_seed(4))[:starts].numpy()
     distance = table(points)
     assert chosen.tolist() == brute_force(distance, distance[:, seeds].mean(1), 30)
+
+
+def data(kind: str, size: int = 150) -> torch.Tensor:
+    """Points on which distances are near ties, exact ties, or far apart in scale."""
+    random = torch.Generator().manual_seed(8)
+    if kind == "random":
+        return torch.randn(size, 7, generator=random)
+    if (
+        kind == "clusters"
+    ):  # 1e-3 wide and 100 apart: |x|^2 - 2xy + |y|^2 in single precision sees nothing in them
+        centres = torch.randn(5, 3, generator=random) * 100
+        return centres.repeat(size // 5, 1) + torch.randn(size, 3, generator=random) * 1e-3
+    if kind == "outlier":
+        return torch.cat([torch.randn(size - 1, 4, generator=random), torch.full((1, 4), 1e6)])
+    if kind == "duplicates":
+        return torch.randn(size // 3, 5, generator=random).repeat(3, 1)
+    if kind == "line":
+        return torch.randperm(size, generator=random)[:, None] * torch.tensor([[1.0, 2.0, -2.0]])
+    if kind == "grid":  # distances are roots of whole numbers: many are equal, and exactly so
+        return torch.randint(0, 6, (size, 3), generator=random) + 40.0
+    if kind == "same":
+        return torch.full((size, 3), 0.1)
+    if kind == "double":  # 1e-4 apart at 1e6: lost if made single before the mean is taken off
+        return torch.randn(size, 3, generator=random, dtype=torch.float64) * 1e-4 + 1e6
+    assert kind == "half"
+    return torch.randn(size, 6, generator=random).half()
+
+
+KINDS = ["random", "clusters", "outlier", "duplicates", "line", "grid", "same", "double", "half"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("pool", "pending"), [(1, 1), (5, 3), (16, 100), (64, 8), (149, 4), (4096, 256)])
+def test_picks_are_those_of_the_plain_loop(
+    kind: str, pool: int, pending: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the pool, which here runs out and is refilled often; up to the last point, ties included."""
+    monkeypatch.setattr(coreset, "POOL", pool)
+    monkeypatch.setattr(coreset, "PENDING", pending)
+    points = data(kind)
+    distance = table(points)
+    first = distance[:, 20].copy()
+    first[20] = -1
+    assert greedy_coreset(points, 150, 20).tolist() == [20, *brute_force(distance, first, 149)]
+    assert greedy_coreset(points, 1, 20).tolist() == [20]
+    seeds = torch.randperm(150, generator=torch.Generator().manual_seed(3))[:10].numpy()
+    expected = brute_force(
+        distance, np.add.reduce(distance.T[seeds], 0) / 10, 149
+    )  # in the order of the seeds
+    for count in (1, 149):
+        chosen = approximate_greedy_coreset(points, count, torch.Generator().manual_seed(3), None)
+        assert chosen.tolist() == expected[:count]
+
+
+def test_many_points_of_which_none_is_in_doubt() -> None:
+    """With the pool and the blocks as they are: several pools, and several blocks in every update."""
+    points = torch.rand(12_000, 16, generator=torch.Generator().manual_seed(5))
+    initial = np.sqrt(((points.double() - points[7].double()) ** 2).sum(1).numpy())
+    initial[7] = -1
+    chosen = greedy_coreset(points, 500, 7).tolist()
+    assert chosen == [7, *plain(points, initial, 499)]
+
+
+def test_few_passes_over_all_points(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the pool is for: the plain loop passes over all points for each of the 1500 picks."""
+    updates = []
+    update = coreset._Loop._update
+
+    def counted(loop: coreset._Loop) -> None:
+        updates.append(loop)
+        update(loop)
+
+    monkeypatch.setattr(coreset._Loop, "_update", counted)
+    points = torch.rand(6000, 64, generator=torch.Generator().manual_seed(5))
+    approximate_greedy_coreset(points, 1500, torch.Generator().manual_seed(3), None)
+    assert 1500 // coreset.PENDING <= len(updates) <= 10
+
+
+@pytest.mark.parametrize("precision", ["high", "medium"])  # products of fewer digits, where the CPU has such
+def test_less_precise_products_change_nothing(precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(coreset, "POOL", 300)
+    points = torch.rand(1000, 64, generator=torch.Generator().manual_seed(5))
+    expected, before = greedy_coreset(points, 400, 0), torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(precision)
+    try:
+        with torch.autocast("cpu"):
+            assert torch.equal(greedy_coreset(points, 400, 0), expected)
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def test_the_number_of_threads_changes_nothing() -> None:
+    points = torch.rand(6000, 32, generator=torch.Generator().manual_seed(5))
+    before, chosen = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 2):
+            torch.set_num_threads(threads)
+            chosen.append(approximate_greedy_coreset(points, 300, torch.Generator().manual_seed(3), None))
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(chosen[0], chosen[1])
+    assert torch.equal(chosen[1], chosen[2])
+
+
+def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No table is larger than a block, even where every distance is in doubt (all points are the same)."""
+    largest = 0
+
+    class Watch(torch.utils._python_dispatch.TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            nonlocal largest
+            out = func(*args, **(kwargs or {}))
+            if isinstance(out, torch.Tensor):
+                largest = max(largest, out.numel())
+            return out
+
+    monkeypatch.setattr(coreset, "_block", lambda points, width: max(1, 4000 // width))
+    monkeypatch.setattr(coreset, "POOL", 200)
+    monkeypatch.setattr(coreset, "PENDING", 20)
+    for points in (torch.rand(1500, 4), torch.full((1500, 4), 0.1)):
+        largest = 0
+        with Watch():
+            approximate_greedy_coreset(points, 60, torch.Generator().manual_seed(3), None)
+        assert largest <= 2 * 4000  # a pair in doubt is two numbers
 
 
 def test_projected_equals_brute_force_in_the_projection() -> None:
@@ -126,7 +261,7 @@ def test_seed_decides() -> None:
 def test_progress_is_reported() -> None:
     seen = []
 
-    def track(items, total, text):  # type: ignore[no-untyped-def]
+    def track(items, total, text):
         seen.append((total, text))
         return iter(items)
 
@@ -139,5 +274,7 @@ def test_bad_arguments_are_named() -> None:
         greedy_coreset(torch.rand(5, 2), 0, 0)
     with pytest.raises(ValueError, match="one of 5 points; got 5"):
         greedy_coreset(torch.rand(5, 2), 2, 5)
+    with pytest.raises(ValueError, match="nan or infinite"):
+        greedy_coreset(torch.tensor([[0.0], [math.nan], [1.0]]), 2, 0)
     with pytest.raises(ValueError, match=r"\(0, 2\)"):
         approximate_greedy_coreset(torch.rand(0, 2), 2, torch.Generator())
