@@ -116,7 +116,6 @@ class _Loop:
             index = int(self.pool_index[row])
         self.pending.append(index)
         self.pool_distance[row] = _TAKEN
-        self.pool_limit[row] = -math.inf
         self._approach_pool(row)
         return index
 
@@ -153,7 +152,6 @@ class _Loop:
         self.pending = []
         self.distance[self.pool_index] = self.pool_distance  # those are up to date
         limit = _limit(self.distance, self.norms)
-        limit[self.pool_index] = -math.inf
         near, norms, size = self.near[centres].T, self.norms[centres], _block(self.points, len(centres))
         for begin in range(0, len(limit), size):
             low = torch.addmm(norms, self.near[begin : begin + size], near, alpha=-2)

@@ -34,7 +34,7 @@ def brute_force(distance: NDArray[np.float64], initial: NDArray[np.float64], cou
 
 def plain(points: torch.Tensor, initial: NDArray[np.float64], count: int) -> list[int]:
     """The same loop without the table, for more points."""
-    x, far, chosen = points.double().numpy(), initial.copy(), []
+    x, far, chosen = points.double().numpy(), initial.copy(), list[int]()
     for _ in range(count):
         far[chosen] = -1
         chosen.append(int(far.argmax()))
