@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -348,9 +348,9 @@ def _effective(words: Sequence[str], config: DictConfig) -> list[str]:
     return [word for word in words if not re.match(r"backbone[.=]", word)]
 
 
-def variant_name(words: Iterable[str]) -> str:
+def variant_name(words: Sequence[str]) -> str:
     """The overrides that make a method differ from its YAML, as `coreset_ratio=0.01,backbone=resnet18`."""
-    words, parts = list(words), {}  # type: list[str], dict[str, str]
+    parts: dict[str, str] = {}
     own_data = any(word.startswith("dataset.id=") for word in words)
     for word in words:
         key, _, value = word.lstrip("+~").partition("=")
