@@ -14,7 +14,7 @@ METRICS = {
 
 
 def record(
-    dataset: str = "synthetic",
+    dataset: str = "made_up",
     category: str = "a",
     method: str = "patchcore",
     value: float | None = 0.9,

@@ -28,7 +28,7 @@ def small() -> Table:
     ]
     records.append(record(category="a", method="spade", status="skipped", reason="[why] * not"))
     records.append(record(category="a", method="patchcore", variant=ODD, title=ODD))
-    return build(SPECS[0], "synthetic", "Synthetic_#1", entries(records, ["a", "b"]), ["a", "b"])
+    return build(SPECS[0], "made_up", "Synthetic_#1", entries(records, ["a", "b"]), ["a", "b"])
 
 
 def large() -> Table:

@@ -18,7 +18,7 @@ MVTEC = list(reference.survey_categories())
 
 
 def table(
-    records: list[dict[str, Any]], categories: list[str], dataset: str = "synthetic", spec: int = 0
+    records: list[dict[str, Any]], categories: list[str], dataset: str = "made_up", spec: int = 0
 ) -> Table:
     return build(SPECS[spec], dataset, dataset, entries(records, categories), categories)
 
@@ -46,7 +46,7 @@ baseline,random,random,,full,ours,,1,true,0.25,0.75,0.5,
 """
 
 GOLDEN_MD = """\
-# synthetic: image AUROC
+# made_up: image AUROC
 | method | row | a | b | average |
 | --- | --- | ---: | ---: | ---: |
 | **Memory bank** | | | | |
