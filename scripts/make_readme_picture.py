@@ -52,12 +52,12 @@ def maps_of(folder: Path, category: str) -> dict[str, dict[str, np.ndarray]]:
 
 def rows(folder: Path, root: Path) -> list[tuple[str, list[Image.Image]]]:
     drawn = []
-    for place in sorted((folder / "cells" / "synthetic").iterdir()):
+    for turn, place in enumerate(sorted((folder / "cells" / "synthetic").iterdir())):
         maps = maps_of(folder, place.name)
         names = sorted(maps[METHODS[0]])
         defects = list(dict.fromkeys(Path(name).parent.name for name in names if "/good/" not in name))
         chosen = [next(n for n in names if "/good/" in n)]
-        chosen += [next(n for n in names if f"/{defect}/" in n) for defect in defects[:2]]
+        chosen.append(next(n for n in names if f"/{defects[turn % len(defects)]}/" in n))
         scale = {m: np.quantile(np.stack(list(v.values())), [0.5, 0.999]) for m, v in maps.items()}
         for name in chosen:
             mask = root / place.name / "ground_truth" / Path(name).parent.name / f"{Path(name).stem}_mask.png"
