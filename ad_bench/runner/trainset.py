@@ -61,7 +61,7 @@ class StoredTrainSet:
             order = torch.randperm(len(self), generator=generator).numpy()
             self.passes += 1
         for start in range(0, len(order), size):
-            chosen = np.sort(order[start : start + size]) if not shuffle else order[start : start + size]
+            chosen = order[start : start + size]
             images = to_device(self.images[chosen], self.device)
             if augment is not None:
                 images = torch.stack([augment(image) for image in images])
