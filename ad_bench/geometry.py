@@ -172,9 +172,17 @@ class Geometry:
         if inside.shape == tuple(original):
             return inside, None
         whole = np.full(tuple(original), -np.inf, dtype=np.float32)
-        seen = np.zeros(tuple(original), dtype=bool)
-        whole[rows, columns], seen[rows, columns] = inside, True
-        return whole, seen
+        whole[rows, columns] = inside
+        return whole, self.seen(original)
+
+    def seen(self, original: Sequence[int]) -> NDArray[np.bool_] | None:
+        """(H, W) bool, the pixels of an original whose centres lie in the crop; None where all do."""
+        rows, columns = self._seen(original)
+        if (rows.stop - rows.start, columns.stop - columns.start) == tuple(original):
+            return None
+        found = np.zeros(tuple(original), dtype=bool)
+        found[rows, columns] = True
+        return found
 
     def share_seen(self, original: Sequence[int]) -> float:
         """The share of an original's pixels that the network sees, in (0, 1]."""

@@ -10,10 +10,12 @@ from ad_bench.metrics.evaluation import (
 )
 from ad_bench.metrics.measures import at_threshold
 from ad_bench.metrics.ranking import Ranking, rank_images, rank_pixels
+from ad_bench.metrics.truth import PixelTruth
 
 __all__ = [
     "AUPRO_LIMIT",
     "Evaluation",
+    "PixelTruth",
     "Ranking",
     "at_threshold",
     "catalogue",

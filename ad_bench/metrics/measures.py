@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ad_bench.metrics.ranking import Ranking, as_mask, seen_pixels
+from ad_bench.metrics.ranking import Ranking, as_map
+from ad_bench.metrics.truth import PixelTruth, as_mask
 
 NAN = float("nan")
 
@@ -68,55 +69,104 @@ def aupro(ranking: Ranking, limit: float = 0.3) -> float:
         return NAN
     if ranking.overlap is None:
         raise ValueError("this ranking was made without regions; AUPRO needs rank_pixels(..., regions=True)")
-    # Pixels of one score lift the curve by their overlap while the rate goes from `start` to `stop`. Their
-    # share of the area up to the limit: all of what follows `stop`, and of the slope what the limit leaves.
-    start, stop = ranking.above / ranking.negatives, ranking.fp / ranking.negatives
-    after = np.maximum(limit - stop, 0.0)
+    return _area(ranking, ranking.overlap, limit)
+
+
+def spro(ranking: Ranking, limit: float = 0.05) -> float:
+    """Area under the mean saturated overlap of the defects against the false positive rate, as `aupro`.
+
+    Bergmann et al., "Beyond Dents and Scratches: Logical Constraints in Unsupervised Anomaly Detection and
+    Localization", IJCV 2022 (MVTec LOCO AD): the overlap of a defect is the found share of its saturation
+    area, at most 1. Defects may overlap one another; a pixel is normal if it is in none. Exact, where the
+    authors' code refines thresholds until neighbouring points of the curve are at most 0.01 apart.
+    """
+    if not ranking.two_classes:
+        return NAN
+    if ranking.saturated is None:
+        raise ValueError("this ranking was made without defects; sPRO needs PixelTruth.of(..., defects=...)")
+    return _area(ranking, ranking.saturated, limit)
+
+
+def _area(ranking: Ranking, gain: NDArray[np.float64], limit: float) -> float:
+    """Area under the curve that rises by `gain` at each score, up to a false positive rate of `limit`."""
+    share = area_shares(ranking.above, ranking.ties, ranking.negatives, limit)
+    return float(np.dot(gain, share) / np.sum(gain))
+
+
+def area_shares(
+    above: NDArray[np.int64], ties: NDArray[np.int64], negatives: int, limit: float
+) -> NDArray[np.float64]:
+    """(U,) the share of the area up to `limit` that lies under what a curve gains at each score, in [0, 1].
+
+    A gain lifts the curve while the rate goes from above / negatives to (above + ties) / negatives: under it
+    lies all that follows, and of the slope itself the half, or what the limit leaves of it.
+    """
+    stop = (above + ties) / negatives
+    share = np.maximum(limit - stop, 0.0)
+    tied = np.flatnonzero(ties)
+    start, stop = above[tied] / negatives, stop[tied]
     climbed = np.minimum(stop, limit) - np.minimum(start, limit)
-    width = ranking.ties / ranking.negatives
-    slope = np.divide(climbed**2, 2 * width, out=np.zeros_like(width), where=width > 0)
-    share = (after + slope) / limit
-    return float(np.sum(ranking.overlap * share) / np.sum(ranking.overlap))
+    share[tied] += climbed**2 / (2 * (ties[tied] / negatives))
+    share /= limit
+    return share
+
+
+def at_best(ranking: Ranking) -> dict[str, float]:
+    """What `at_threshold` gives at the threshold of the highest F1, and that `threshold`; all NaN without."""
+    if not ranking.two_classes:
+        return dict.fromkeys(("threshold", *at_threshold([], [], 0.0)), NAN)
+    tp, fp = int(ranking.tp[ranking.best]), int(ranking.fp[ranking.best])
+    return {
+        "threshold": f1_max_threshold(ranking),
+        **rates(tp, fp, ranking.positives, ranking.negatives),
+    }
 
 
 def at_threshold(
     scores: Sequence[Any] | NDArray[Any],
-    labels: Sequence[Any] | NDArray[Any],
+    labels: Sequence[Any] | NDArray[Any] | PixelTruth,
     threshold: float,
     ignore: Sequence[ArrayLike | None] | None = None,
 ) -> dict[str, float]:
     """Precision, recall, tpr, fpr, iou and f1 when all scores >= `threshold` are called defective.
 
-    Either image scores and labels, both (N,), or maps and masks, sequences of (H, W) that may differ in size,
-    with pixels to leave out in `ignore`. A share of nothing (recall without a defect, precision without a
-    find) is NaN.
+    Either image scores and labels, both (N,), or maps (H, W) that may differ in size, with masks and pixels
+    to leave out in `ignore`, or with a PixelTruth. A share of nothing (recall without a defect, precision
+    without a find) is NaN.
     """
     if math.isnan(threshold):
         raise ValueError("the threshold is NaN; wanted a number, -inf (all is defective) or inf (nothing is)")
     if len(scores) != len(labels):
         raise ValueError(f"scores and labels differ in length: {len(scores)} and {len(labels)}")
-    flat = np.ndim(scores[0]) == 0 if len(scores) else True
-    pairs = [(scores, labels)] if flat else zip(scores, labels, strict=True)
-    if flat and ignore is not None:
-        raise ValueError("ignore is for maps; drop images from scores and labels instead")
-    tp = fp = positives = total = 0
-    for image, (values, truth) in enumerate(pairs):
-        numbers = np.asarray(values)
-        # float64 of NumPy, as a plain float would be rounded to the type of the scores before it is compared
-        called = (numbers >= np.float64(threshold)).ravel()
-        positive = as_mask(truth, image, numbers.shape).ravel()
-        seen = seen_pixels(ignore, image, numbers.shape)
-        if seen is not None:
-            positive, called = positive[seen], called[seen]
-        right = int(np.count_nonzero(called & positive))
-        tp, fp = tp + right, fp + int(np.count_nonzero(called)) - right
-        positives, total = positives + int(np.count_nonzero(positive)), total + positive.size
+    # float64 of NumPy, as a plain float would be rounded to the type of the scores before it is compared
+    limit = np.float64(threshold)
+    if not isinstance(labels, PixelTruth) and (not len(scores) or np.ndim(scores[0]) == 0):
+        if ignore is not None:
+            raise ValueError("ignore is for maps; drop images from scores and labels instead")
+        called = np.asarray(scores) >= limit
+        truth = as_mask(labels, 0, called.shape)
+        tp, positives = int(np.count_nonzero(called & truth)), int(np.count_nonzero(truth))
+        return rates(tp, int(np.count_nonzero(called)) - tp, positives, truth.size - positives)
+    pixels = labels if isinstance(labels, PixelTruth) else PixelTruth.of(list(labels), ignore)
+    tp = fp = total = 0
+    for image, (spots, seen) in enumerate(zip(pixels.spots, pixels.seen, strict=True)):
+        values = as_map(scores[image], image)
+        pixels.check_shape(image, values.shape)
+        called = values.ravel() >= limit
+        right = int(np.count_nonzero(called[spots]))
+        counted = called if seen is None else called[seen]
+        tp, fp, total = tp + right, fp + int(np.count_nonzero(counted)) - right, total + counted.size
+    return rates(tp, fp, pixels.positives, total - pixels.positives)
+
+
+def rates(tp: int, fp: int, positives: int, negatives: int) -> dict[str, float]:
+    """The measures of `at_threshold` from counts."""
     recall = _share(tp, positives)
     return {
         "precision": _share(tp, tp + fp),
         "recall": recall,
         "tpr": recall,
-        "fpr": _share(fp, total - positives),
+        "fpr": _share(fp, negatives),
         "iou": _share(tp, positives + fp),
         "f1": _share(2 * tp, positives + tp + fp),
     }

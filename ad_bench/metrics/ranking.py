@@ -2,14 +2,13 @@
 
 All exact metrics depend on the negatives (normal pixels, normal images) only through how many of them lie
 above and on each distinct score of the positives. So the positives, about 2 % of the pixels of a test set,
-are the only ones sorted together with something (the weight of their region); the rest is one plain sort of
-numbers, in place, in the one copy that is made of the maps.
+are the only ones that are sorted; the rest is counted by its place among them, or sorted if that is quicker.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -17,8 +16,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ad_bench.errors import PredictionError
+from ad_bench.metrics.counting import BLOCK, count_places
+from ad_bench.metrics.truth import PixelTruth
 
 Array = NDArray[Any]
+Gains = Sequence[NDArray[np.float64]]
+_SAMPLE = 1 << 15  # pixels that the grid is chosen by
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,6 +35,7 @@ class Ranking:
     positives: int
     negatives: int
     overlap: NDArray[np.float64] | None = None  # (U,) sum of 1 / area of the region, over these hits
+    saturated: NDArray[np.float64] | None = None  # (U,) what these hits add to the saturated overlap (sPRO)
 
     @cached_property
     def tp(self) -> NDArray[np.int64]:
@@ -55,41 +59,6 @@ class Ranking:
         return self.positives > 0 and self.negatives > 0
 
 
-def rank(pool: Array, found: Array, gain: NDArray[np.float64] | None = None) -> Ranking:
-    """The ranking of `pool`, the scores of positives and negatives together, which is sorted in place.
-
-    found: (P,) the scores of the positives alone, in any order. gain: (P,) what each adds to the overlap.
-    """
-    pool.sort()
-    if gain is None:
-        rising = np.sort(found)
-    else:
-        order = np.argsort(found)
-        rising, gain = found[order], gain[order]
-    count = len(rising)
-    first = np.flatnonzero(np.concatenate(([count > 0], rising[1:] != rising[:-1])))
-    distinct, last = rising[first], np.append(first, count)[1:]  # block k is rising[first[k]:last[k]]
-    hits = last - first
-    left = np.searchsorted(pool, distinct, side="left")
-    # Without ties the block of a score ends after its hits. Only where it goes on is its end searched for.
-    right = left + hits
-    inside = np.flatnonzero(right < len(pool))
-    longer = inside[pool[right[inside]] == distinct[inside]]
-    right[longer] = np.searchsorted(pool, distinct[longer], side="right")
-    overlap = None
-    if gain is not None:
-        overlap = np.add.reduceat(gain, first)[::-1] if count else np.empty(0)
-    return Ranking(
-        scores=distinct[::-1],
-        hits=hits[::-1],
-        above=((len(pool) - right) - (count - last))[::-1],
-        ties=((right - left) - hits)[::-1],
-        positives=count,
-        negatives=len(pool) - count,
-        overlap=overlap,
-    )
-
-
 def rank_images(scores: ArrayLike, labels: ArrayLike) -> Ranking:
     """The ranking of N image scores; labels (N,) are 0 for normal and 1 for anomalous."""
     values, positive = _as_scores(scores), np.asarray(labels)
@@ -108,129 +77,245 @@ def rank_images(scores: ArrayLike, labels: ArrayLike) -> Ranking:
             f"{_tally(values, bad)} among {len(values)} image scores, first at image {int(np.argmax(bad))}; "
             "scores must be numbers below +inf"
         )
-    return rank(values.copy(), values[positive == 1])
+    positives = _Positives.of(values[positive == 1], {})
+    return positives.ranked(*_sorted_places(values.copy(), positives.rising), len(values))
 
 
 def rank_pixels(
     maps: Sequence[ArrayLike],
-    masks: Sequence[ArrayLike | None],
-    ignore: Sequence[ArrayLike | None] | None = None,
+    truth: PixelTruth | Sequence[ArrayLike | None],
     regions: bool = True,
+    device: Any = None,
 ) -> Ranking:
     """The ranking of the pixels of all images, which may differ in size.
 
-    maps: (H, W) scores. masks: (H, W), nonzero where defective; None for an image without a defect.
-    ignore: (H, W) bool, True for pixels to leave out. regions: also weigh every defect pixel by 1 / area of
-    its 8-connected region (Ranking.overlap). Regions are those of the whole mask; their area is what `ignore`
-    leaves of them.
+    maps: N of (H, W) scores, each asked for once. truth: what `PixelTruth.of` makes of masks, or the masks.
+    regions: also weigh every defect pixel by its region (Ranking.overlap). Where the truth has the defects
+    of sPRO, these are weighed as well (Ranking.saturated). device: a torch device that sorts; None: the
+    processor counts, or sorts where that is quicker. Each way gives the same ranking.
     """
-    if len(maps) != len(masks) or (ignore is not None and len(ignore) != len(maps)):
-        raise ValueError(
-            f"one mask for each map: got {len(maps)} maps, {len(masks)} masks"
-            + (f" and {len(ignore)} ignore masks" if ignore is not None else "")
+    truth = truth if isinstance(truth, PixelTruth) else PixelTruth.of(truth)
+    scores = read_maps(maps, truth)
+    kind = score_type(scores)
+    found = [image.ravel()[spots].astype(kind) for image, spots in zip(scores, truth.spots, strict=True)]
+    gains: dict[str, NDArray[np.float64]] = {}
+    if regions:
+        gains["overlap"] = truth.gain
+    positives = _Positives.of(_joined(found, kind), gains)
+    pixels = sum(
+        image.size if seen is None else int(seen.sum())
+        for image, seen in zip(scores, truth.seen, strict=True)
+    )
+    finite = positives.rising[np.isneginf(positives.rising).sum() :]
+    lowest = len(positives.rising) - len(finite)  # 1 where defects stand at -inf, which no pixel is below
+    counts = None
+    if len(finite) and device is None:
+        counts = count_places(blocks(scores, truth, kind), finite, sample(scores, kind), pixels)
+    if counts is None:
+        pool = np.empty(pixels, kind)
+        end = 0
+        for block in blocks(scores, truth, kind):
+            pool[end : end + len(block)] = block
+            end += len(block)
+        places = (
+            _sorted_places(pool, positives.rising)
+            if device is None
+            else _device_places(pool, positives.rising, device)
         )
-    scores = [_as_map(item, image) for image, item in enumerate(maps)]
-    pool = np.empty(sum(item.size for item in scores), np.result_type(np.float32, *(s.dtype for s in scores)))
-    found: list[Array] = []
-    gain: list[NDArray[np.float64]] = []
-    end = 0
-    for image, (values, mask) in enumerate(zip(scores, masks, strict=True)):
-        defect = as_mask(mask, image, values.shape)
-        spots = np.flatnonzero(defect)
-        region = _regions(defect, spots) if regions and len(spots) else None
-        flat = values.ravel()
-        seen = seen_pixels(ignore, image, values.shape)
-        if seen is None:
-            kept = flat
-        else:
-            kept, inside = flat[seen], seen[spots]
-            spots, region = spots[inside], None if region is None else region[inside]
-        pool[end : end + len(kept)] = kept
-        end += len(kept)
-        found.append(flat[spots].astype(pool.dtype, copy=False))
-        if region is not None:
-            gain.append(1.0 / np.bincount(region)[region])
-    positives = np.concatenate([np.empty(0, pool.dtype), *found])
-    pool = pool[:end]
-    ranking = rank(pool, positives, np.concatenate([np.empty(0), *gain]) if regions else None)
-    if not _rankable(pool[-1:]):  # NumPy sorts NaN behind +inf: the last value tells of both
-        raise _map_error(scores, ignore)
-    return ranking
-
-
-def check_maps(maps: Sequence[ArrayLike], ignore: Sequence[ArrayLike | None] | None = None) -> None:
-    """Refuse NaN and +inf in maps that nothing ranks."""
-    scores = [_as_map(item, image) for image, item in enumerate(maps)]
-    for image, values in enumerate(scores):
-        seen = seen_pixels(ignore, image, values.shape)
-        if not _rankable(values if seen is None else values.ravel()[seen]):
-            raise _map_error(scores, ignore)
-
-
-def as_mask(mask: ArrayLike | None, image: int, shape: tuple[int, ...]) -> NDArray[np.bool_]:
-    """A mask as bool of the given shape: None has no defect, 0 with 1 or 255 is read, grey is refused."""
-    if mask is None:
-        return np.zeros(shape, bool)
-    values = np.asarray(mask)
-    if values.shape != shape:
-        raise ValueError(
-            f"the map of image {image} has shape {shape}, its mask {values.shape}; resize one first"
-        )
-    if values.dtype == bool:
-        return values
-    defect = values != 0
-    if defect.any():
-        top = values.max()
-        if top not in (1, 255) or (values[defect] != top).any():
-            levels = np.unique(values)
-            raise ValueError(
-                f"the mask of image {image} holds the {len(levels)} values {levels[0]} to {levels[-1]}; "
-                "a mask is bool, 0 with 1, or 0 with 255: choose a threshold first"
+        at_least, more = places
+    else:
+        # Pixels at or above each finite score, and above it: sums of the places from the top down.
+        upward = np.cumsum(counts[::-1])[::-1]
+        at_least, more = upward[1::2], upward[2::2]
+        if lowest:
+            under = sum(
+                int(np.count_nonzero(np.isneginf(image.ravel() if seen is None else image.ravel()[seen])))
+                for image, seen in zip(scores, truth.seen, strict=True)
             )
-    return defect
+            at_least, more = np.append(pixels, at_least), np.append(pixels - under, more)
+    ranking = positives.ranked(at_least, more, pixels)
+    if truth.defects is None:
+        return ranking
+    values, gain = saturating(scores, truth)
+    at = np.searchsorted(positives.rising, values)
+    return replace(ranking, saturated=np.bincount(at, gain, len(positives.rising)).astype(float)[::-1])
 
 
-def _regions(defect: NDArray[np.bool_], spots: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The number of the 8-connected region of each defect pixel (flat indices `spots`, rising)."""
-    from scipy.ndimage import label  # here, so that image metrics and the catalogue do without SciPy
+@dataclass(frozen=True, eq=False)
+class _Positives:
+    """The U distinct scores of positives, lowest first, with what stands at each."""
 
-    width = defect.shape[1]
-    top, bottom = int(spots[0]) // width, int(spots[-1]) // width  # label only the rows that hold defects
-    numbered, _ = label(defect[top : bottom + 1], structure=np.ones((3, 3), dtype=bool))
-    return numbered.ravel()[spots - top * width]
+    rising: Array
+    hits: NDArray[np.int64]
+    gains: dict[str, NDArray[np.float64]]
 
+    @classmethod
+    def of(cls, found: Array, gains: dict[str, NDArray[np.float64]]) -> _Positives:
+        """found: (P,) scores in any order. gains: by name (P,), what each adds to an overlap."""
+        order = np.argsort(found) if gains else None
+        rising = np.sort(found) if order is None else found[order]
+        first = np.flatnonzero(np.concatenate(([len(rising) > 0], rising[1:] != rising[:-1])))
+        hits = np.diff(np.append(first, len(rising)))
+        sums = {
+            name: np.add.reduceat(gain[order], first) if len(first) else np.empty(0)
+            for name, gain in gains.items()
+        }
+        return cls(rising[first], hits, sums)
 
-def seen_pixels(
-    ignore: Sequence[ArrayLike | None] | None, image: int, shape: tuple[int, ...]
-) -> NDArray[np.bool_] | None:
-    """The pixels that count, flat; None if all do."""
-    hidden = None if ignore is None else ignore[image]
-    if hidden is None:
-        return None
-    left_out = np.asarray(hidden)
-    if left_out.shape != shape or left_out.dtype != bool:
-        raise ValueError(
-            f"ignore of image {image} must be bool of the map's shape {shape}; "
-            f"got {left_out.dtype} of {left_out.shape}"
+    def ranked(self, at_least: NDArray[np.int64], more: NDArray[np.int64], total: int) -> Ranking:
+        """The ranking; at_least and more (U,) are how many of all `total` scores are >= and > each."""
+        hits = self.hits[::-1]
+        higher = np.cumsum(hits) - hits  # positives above
+        count = int(self.hits.sum())
+        return Ranking(
+            scores=self.rising[::-1],
+            hits=hits,
+            above=more[::-1] - higher,
+            ties=(at_least - more)[::-1] - hits,
+            positives=count,
+            negatives=total - count,
+            **{name: sums[::-1] for name, sums in self.gains.items()},
         )
-    return ~left_out.ravel()
 
 
-def _as_scores(values: ArrayLike) -> Array:
-    """Real numbers in the type they are ranked in: their own floating type, float64 for integers."""
-    array = np.asarray(values)
-    if array.dtype.kind not in "fiub":
-        raise PredictionError(f"scores must be real numbers; got {array.dtype}")
-    return array if array.dtype.kind == "f" else array.astype(np.float64)
+def _sorted_places(pool: Array, rising: Array) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """How many of `pool`, which is sorted in place, are >= and > each of `rising`."""
+    pool.sort()
+    left = np.searchsorted(pool, rising, side="left")
+    return len(pool) - left, len(pool) - np.searchsorted(pool, rising, side="right")
 
 
-def _as_map(values: ArrayLike, image: int) -> Array:
-    array = np.asarray(values)
+def _device_places(pool: Array, rising: Array, device: Any) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """As `_sorted_places`, by one sort on a torch device."""
+    import torch
+
+    values = torch.from_numpy(pool).to(device).sort().values
+    marks = torch.from_numpy(rising).to(device)
+    left, right = (torch.searchsorted(values, marks, right=side).cpu().numpy() for side in (False, True))
+    return len(pool) - left, len(pool) - right
+
+
+def saturating(scores: Sequence[Array], truth: PixelTruth) -> tuple[Array, NDArray[np.float64]]:
+    """The scores that add to the saturated overlap of a defect, and how much each adds.
+
+    Of each defect the highest `saturation` pixels add 1 / saturation, the others nothing. Pixels of one score
+    are found together, so which of them are counted makes no difference.
+    """
+    assert truth.defects is not None
+    pairs = [
+        (image.ravel()[defect.spots], defect.saturation)
+        for image, own in zip(scores, truth.defects, strict=True)
+        for defect in own
+        if len(defect.spots)
+    ]
+    kind = score_type(scores)
+    if not pairs:
+        return np.empty(0, kind), np.empty(0)
+    sizes = np.array([len(values) for values, _ in pairs])
+    limits = np.array([limit for _, limit in pairs])
+    values = np.concatenate([values for values, _ in pairs]).astype(kind)
+    owner = np.repeat(np.arange(len(pairs)), sizes)
+    order = np.lexsort((-values, owner))
+    place = np.arange(len(values)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    counted = order[place < limits[owner]]
+    return values[counted], 1.0 / limits[owner[counted]]
+
+
+def read_maps(maps: Sequence[ArrayLike], truth: PixelTruth, first: int = 0) -> list[Array]:
+    """The maps as arrays of the truth's shapes; NaN and +inf where pixels count raise PredictionError.
+
+    Errors number the images from `first`.
+    """
+    if len(maps) != len(truth):
+        raise ValueError(f"one mask for each map: got {len(maps)} maps, {len(truth)} masks")
+    scores = []
+    for image in range(len(truth)):
+        values = as_map(maps[image], first + image)
+        truth.check_shape(image, values.shape, first)
+        scores.append(values)
+    check_scores(scores, truth.seen, first)
+    return scores
+
+
+def check_maps(maps: Sequence[ArrayLike], truth: PixelTruth) -> None:
+    """Refuse what `rank_pixels` would, one map at a time."""
+    first, images = "", 0
+    for image in range(len(truth)):
+        try:
+            read_maps([maps[image]], truth.subset([image]), image)
+        except PredictionError as error:
+            first, images = first or str(error), images + 1
+    if images:
+        raise PredictionError(_so_many(first, images))
+
+
+def check_scores(scores: Sequence[Array], seen: Sequence[NDArray[np.bool_] | None], first: int = 0) -> None:
+    """Raise PredictionError where a pixel that counts is NaN or +inf; images are numbered from `first`."""
+    for image, values in enumerate(scores):
+        if _rankable(values):
+            continue
+        counts = seen[image]
+        if counts is None or not _rankable(values.ravel()[counts]):
+            raise _map_error(scores, seen, first)
+
+
+def score_type(scores: Sequence[Array]) -> np.dtype[Any]:
+    """The floating type that maps are ranked in: float32, or float64 where one needs it."""
+    return np.result_type(np.float32, *{values.dtype for values in scores})
+
+
+def as_map(values: ArrayLike, image: int) -> Array:
+    """One anomaly map as an array (H, W) of real numbers; a tensor is brought to the host."""
+    detach = getattr(values, "detach", None)
+    array = np.asarray(values if detach is None else detach().cpu().numpy())
     if array.ndim != 2:
         raise ValueError(f"an anomaly map is (H, W); that of image {image} has shape {array.shape}")
     if array.dtype.kind not in "fiub":
         raise PredictionError(f"an anomaly map holds real numbers; that of image {image} holds {array.dtype}")
     return array
+
+
+def blocks(scores: Sequence[Array], truth: PixelTruth, kind: np.dtype[Any]) -> Iterator[Array]:
+    """The pixels that count, BLOCK by BLOCK in one buffer: a block is gone when the next one is asked for."""
+    buffer = np.empty(BLOCK, kind)
+    end = 0
+    for values, seen in zip(scores, truth.seen, strict=True):
+        flat = values.ravel() if seen is None else values.ravel()[seen]
+        start = 0
+        while start < len(flat):
+            size = min(BLOCK - end, len(flat) - start)
+            buffer[end : end + size] = flat[start : start + size]
+            start, end = start + size, end + size
+            if end == BLOCK:
+                yield buffer
+                end = 0
+    if end:
+        yield buffer[:end]
+
+
+def sample(scores: Sequence[Array], kind: np.dtype[Any]) -> Array:
+    """About 2^15 pixels of all images alike, the same ones every time."""
+    images = [scores[i] for i in np.unique(np.linspace(0, len(scores) - 1, 64).astype(int))]
+    each = _SAMPLE // len(images)
+    # an odd stride, so that not one column of the image is taken again and again
+    parts = np.concatenate([image.ravel()[:: max(1, image.size // each) | 1] for image in images])
+    return parts[parts < np.inf].astype(kind)  # pixels that are left out may hold anything
+
+
+def _joined(parts: Sequence[Array], kind: np.dtype[Any]) -> Array:
+    return np.concatenate([np.empty(0, kind), *parts])
+
+
+def _as_scores(values: ArrayLike) -> Array:
+    """Real numbers in the type they are ranked in: float32 or float64, float64 for integers.
+
+    Never float16: NumPy 2.4 with AVX-512 returns an unsorted array from np.sort of some 20,000 of them.
+    """
+    array = np.asarray(values)
+    if array.dtype.kind not in "fiub":
+        raise PredictionError(f"scores must be real numbers; got {array.dtype}")
+    kind = np.result_type(np.float32, array.dtype) if array.dtype.kind == "f" else np.float64
+    return array.astype(kind, copy=False)
 
 
 def _rankable(values: Array) -> bool:
@@ -248,16 +333,23 @@ def _tally(values: Array, bad: NDArray[np.bool_]) -> str:
     return " and ".join(text for text, some in ((f"{nan} NaN", nan), (f"{infinite} +inf", infinite)) if some)
 
 
-def _map_error(maps: Iterable[Array], ignore: Sequence[ArrayLike | None] | None) -> PredictionError:
+def _map_error(
+    maps: Iterable[Array], seen: Sequence[NDArray[np.bool_] | None], number: int
+) -> PredictionError:
     """What is wrong with the maps: the first bad image with its count, and how many more there are."""
     first, images = "", 0
     for image, values in enumerate(maps):
-        seen = seen_pixels(ignore, image, values.shape)
-        counted = values.ravel() if seen is None else values.ravel()[seen]
+        counts = seen[image]
+        counted = values.ravel() if counts is None else values.ravel()[counts]
         bad = _unrankable(counted)
         if bad.any():
             images += 1
-            text = f"the anomaly map of image {image} holds {_tally(counted, bad)} in {bad.size} pixels"
-            first = first or text
-    more = f" ({images} images are so)" if images > 1 else ""
-    return PredictionError(f"{first}{more}; scores must be numbers below +inf")
+            text = (
+                f"the anomaly map of image {number + image} holds {_tally(counted, bad)} in {bad.size} pixels"
+            )
+            first = first or f"{text}; scores must be numbers below +inf"
+    return PredictionError(_so_many(first, images))
+
+
+def _so_many(text: str, images: int) -> str:
+    return f"{text} ({images} images are so)" if images > 1 else text
