@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from ad_bench import reference
 from ad_bench.errors import ResultsError, UsageError, closest
 from ad_bench.records import read_all, replace_text
-from ad_bench.report import delimited, latex, leaderboard, markdown
+from ad_bench.report import defects, delimited, latex, leaderboard, markdown, page
 from ad_bench.report.leaderboard import Place, places
 from ad_bench.report.rows import Record, cell_key, entries, newest_only
 from ad_bench.report.tables import SPECS, Table, build
@@ -25,10 +25,11 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Board:
-    """All that a report shows: data set -> its four tables, and its places on the leaderboard."""
+    """All that a report shows: data set -> its four tables, its places on the leaderboard, its defects."""
 
     tables: dict[str, list[Table]] = field(default_factory=dict)
     places: dict[str, list[Place]] = field(default_factory=dict)
+    defects: dict[str, defects.ByDefect] = field(default_factory=dict)  # where records tell defects apart
     remarks: list[str] = field(default_factory=list)
 
     @property
@@ -44,14 +45,14 @@ def collect(results: Path, config_dirs: Sequence[Path] = ()) -> Board:
     The categories of a data set are those of its YAML (the survey's on MVTec AD), else those that ran.
     """
     results = Path(results)
-    found, problems = read_all(results)
-    records, broken = _well_formed(found)
+    stored, problems = read_all(results)
+    records, broken = _well_formed(stored)
     board = Board(remarks=[f"Left out: {_relative(text, results)}" for text in [*problems, *broken]])
     for text in board.remarks:
         log.warning(text)
     kept = newest_only(r for r in records if DEBUG not in (r.get("marks") or ()))
     if not kept:
-        raise UsageError(_nothing(results, len(records), len(found) + len(problems)))
+        raise UsageError(_nothing(results, len(records), len(stored) + len(problems)))
     for dataset in sorted({r["dataset"] for r in kept}):
         of_set = [r for r in kept if r["dataset"] == dataset]
         title, categories = columns_of(dataset, of_set, config_dirs)
@@ -65,6 +66,9 @@ def collect(results: Path, config_dirs: Sequence[Path] = ()) -> Board:
             continue
         board.tables[dataset] = [build(spec, dataset, title, rows, categories, remarks) for spec in SPECS]
         board.places[dataset] = places(rows, categories)
+        found = defects.by_defect(title, board.places[dataset], categories)
+        if found:
+            board.defects[dataset] = found
     return board
 
 
@@ -77,6 +81,7 @@ def write_report(
 ) -> list[Path]:
     """Write `tables/<dataset>/<table>.{csv,tex,md}` and `leaderboard.{csv,md}` below `out` (else `results`).
 
+    Where records tell defects apart, `tables/<dataset>/by_defect.{csv,md}` too.
     The same records give the same bytes. `datasets` limits the tables, never the leaderboard; `board` is what
     `collect` returned, where it was called before. Returns the files in the order written; each is replaced
     in one step. Raises UsageError without records or for a data set without any, ResultsError on a full disk.
@@ -96,10 +101,12 @@ def write_report(
             files[stem.with_suffix(".csv")] = delimited.table_csv(table)
             files[stem.with_suffix(".tex")] = latex.table_latex(table)
             files[stem.with_suffix(".md")] = markdown.table_markdown(table)
+        if dataset in board.defects:
+            stem = home / "tables" / dataset / "by_defect"
+            files[stem.with_suffix(".csv")] = defects.by_defect_csv(board.defects[dataset])
+            files[stem.with_suffix(".md")] = defects.by_defect_markdown(board.defects[dataset])
     files[home / "leaderboard.csv"] = leaderboard.leaderboard_csv(board.places)
-    files[home / "leaderboard.md"] = leaderboard.leaderboard_markdown(
-        board.places, board.titles, board.remarks
-    )
+    files[home / "leaderboard.md"] = page.leaderboard_markdown(board.places, board.titles, board.remarks)
     for path, text in files.items():
         try:
             replace_text(path, text)

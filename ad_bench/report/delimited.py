@@ -6,22 +6,24 @@ import csv
 import io
 from collections.abc import Iterable, Sequence
 
-from ad_bench.report.rows import Value
+from ad_bench.report.rows import Value, percent
 from ad_bench.report.tables import Line, Table
 
 HEAD = ("taxonomy", "method", "title", "variant", "protocol", "row", "standing", "seeds", "complete")
 
 
 def table_csv(table: Table) -> str:
-    """CSV text. `row` is ours, deviation (over seeds, where ours has several), published or difference.
+    """CSV text. `row` is ours, published or difference; below ours, where there are such figures, deviation
+    (over seeds), low and high (the ends of the bootstrap intervals over test images) and bound (how far the
+    exact figure may be).
 
     A missing figure is blank, a cell without one that was tried says `failed` or `skipped`; `note` says why.
     """
     rows: list[list[str]] = []
     for line in table.lines:
         rows.append(_row(line, table.categories))
-        if line.kind == "ours" and any(v.deviation is not None for v in [line.average, *line.cells.values()]):
-            rows.append(_deviation(line, table.categories))
+        if line.kind == "ours":
+            rows += _beside(line, table.categories)
     return to_csv([*HEAD, *table.categories, "average", "note"], rows)
 
 
@@ -48,9 +50,22 @@ def _row(line: Line, categories: Sequence[str]) -> list[str]:
     ]
 
 
-def _deviation(line: Line, categories: Sequence[str]) -> list[str]:
-    cells = [exact(line.cells[name].deviation) for name in categories]
-    return [*_head(line, "deviation"), *cells, exact(line.average.deviation), ""]
+def _beside(line: Line, categories: Sequence[str]) -> list[list[str]]:
+    """The rows that say how sure ours is."""
+    values = [*(line.cells[name] for name in categories), line.average]
+    levels = sorted({value.interval.level for value in values if value.interval})
+    kinds = (
+        ("deviation", [value.deviation for value in values]),
+        ("low", [value.interval.low if value.interval else None for value in values]),
+        ("high", [value.interval.high if value.interval else None for value in values]),
+        ("bound", [value.bound for value in values]),
+    )
+    note = f"bootstrap over test images, {', '.join(map(percent, levels))}"
+    return [
+        [*_head(line, kind), *map(exact, figures), note if kind in ("low", "high") else ""]
+        for kind, figures in kinds
+        if any(figure is not None for figure in figures)
+    ]
 
 
 def _head(line: Line, kind: str) -> list[str]:

@@ -11,13 +11,15 @@ from ad_bench.report.tables import (
     SECOND,
     Line,
     Table,
+    intervals,
     label,
+    largest_bound,
     legend,
     name_and_setting,
     partial,
     taxonomy_title,
 )
-from ad_bench.report.text import Footnotes, average_is_partial, parts
+from ad_bench.report.text import Footnotes, average_is_partial, bound_note, parts
 
 ROWS_PER_FLOAT = 40  # a float cannot break over pages; longtable can, but not in a two-column paper
 
@@ -111,6 +113,8 @@ def _float(table: Table, lines: Sequence[Line], number: int, total: int, title: 
     single = len(table.categories) == 1
     columns = list(table.categories) + ([] if single else ["average"])
     turned = len(columns) > 6
+    bound = largest_bound(lines)
+    inexact = bound_note(bound) if bound else ""
     body: list[str] = []
     group = None
     for line in lines:
@@ -119,11 +123,11 @@ def _float(table: Table, lines: Sequence[Line], number: int, total: int, title: 
             group = line.taxonomy
             span = len(columns) + 2
             body.append(rf"\multicolumn{{{span}}}{{@{{}}l}}{{\textit{{{escape(taxonomy_title(group))}}}}} \\")
-        body.append(" & ".join(_row(line, table.categories, single, notes)) + r" \\")
+        body.append(" & ".join(_row(line, table.categories, single, notes, inexact)) + r" \\")
     names = [escape(name) for name in columns]
     heads = [rf"\rotatebox{{90}}{{{name}}}" for name in names] if turned else names
     short = partial(table)
-    small = [escape(text) for text in legend(table)]
+    small = [escape(text) for text in [*legend(table), *intervals(lines, single)]]
     if short:
         small.append("{*} Not over all categories: " + escape("; ".join(short)) + ".")
     small += [rf"\textsuperscript{{{letter}}} {escape(text)}." for text, letter in notes.letters.items()]
@@ -153,15 +157,20 @@ def _float(table: Table, lines: Sequence[Line], number: int, total: int, title: 
     )
 
 
-def _row(line: Line, categories: Sequence[str], single: bool, notes: Footnotes) -> list[str]:
+def _row(line: Line, categories: Sequence[str], single: bool, notes: Footnotes, inexact: str) -> list[str]:
     title, setting, long = name_and_setting(line)
     name = escape(title) + (rf" {{\scriptsize({escape(setting)})}}" if setting else "")
     letters = notes.mark([*long, *line.remarks])
     mark = rf"\textsuperscript{{{letters}}}" if letters else ""
     first, second = (name + mark, escape(label(line))) if name else ("", escape(label(line)) + mark)
-    cells = [_cell(line, line.cells[column], line.rank.get(column)) for column in categories]
+
+    def cell(value: Value, column: str) -> str:
+        text = _cell(line, value, line.rank.get(column))
+        return rf"{text}\textsuperscript{{{notes.mark([inexact])}}}" if value.bound else text
+
+    cells = [cell(line.cells[column], column) for column in categories]
     if not single:
-        average = _cell(line, line.average, line.rank.get(""))
+        average = cell(line.average, "")
         cells.append(f"({average})*" if average_is_partial(line) else average)
     return [first, second, *cells]
 

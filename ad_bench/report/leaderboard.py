@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ad_bench.report.delimited import exact, to_csv
-from ad_bench.report.markdown import bullets, escape, grid
-from ad_bench.report.rows import MISSING, Entry, Record, Value, metric_of, summarise
-from ad_bench.report.tables import remarks_of, taxonomy_of, taxonomy_title
-from ad_bench.report.text import Footnotes, figure
+from ad_bench.report.rows import (
+    MISSING,
+    Entry,
+    Read,
+    Record,
+    Value,
+    mean_over,
+    metric_of,
+    number,
+    summarise,
+    under,
+)
+from ad_bench.report.tables import remarks_of, taxonomy_of
+from ad_bench.report.text import figure
 
 SECTIONS = ("image", "paper", "full")
 _ORDER = ("auroc", "aupr", "f1max", "iou", "aupro", "spro")
+
+# Operating points of a record, and what is shown of each.
+POINTS = ("f1max", "given")
+POINT_FIGURES = ("threshold", "precision", "recall", "fpr", "iou", "f1")
 
 # Costs: column, section and key of a record, and how many cells become one figure.
 COSTS = (
@@ -43,6 +57,8 @@ class Place:
     total: int
     seeds: int
     metrics: Mapping[str, Value]
+    compat: Mapping[str, Value]  # imiad.pixel_aupro, ...: as other projects compute it, never among `metrics`
+    points: Mapping[str, Value]  # image.f1max.precision, full.given.fpr, ...
     costs: Mapping[str, float | int | None]
     failed: int
     skipped: int
@@ -54,6 +70,9 @@ class Place:
         return self.done == self.total
 
 
+Figure = Callable[[Place], float | None]
+
+
 def metric_names(records: Iterable[Record]) -> list[str]:
     """`image.image_auroc`, `paper.pixel_auroc`, ... : all that occur, in a fixed order."""
     found = {
@@ -63,16 +82,47 @@ def metric_names(records: Iterable[Record]) -> list[str]:
         for name in metrics or {}
     }
 
-    def rank(name: str) -> tuple[int, int, str]:
-        section, _, metric = name.partition(".")
-        family = metric.partition("@")[0].rpartition("_")[2]
-        return (
-            SECTIONS.index(section) if section in SECTIONS else len(SECTIONS),
-            _ORDER.index(family) if family in _ORDER else len(_ORDER),
-            name,
-        )
+    return sorted(found, key=metric_rank)
 
-    return sorted(found, key=rank)
+
+def metric_rank(name: str) -> tuple[int, int, str]:
+    """Sorts `image.image_auroc`, `full.pixel_aupro`, ...: by section, then as the survey names metrics."""
+    section, _, metric = name.partition(".")
+    family = metric.partition("@")[0].rpartition("_")[2]
+    return (
+        SECTIONS.index(section) if section in SECTIONS else len(SECTIONS),
+        _ORDER.index(family) if family in _ORDER else len(_ORDER),
+        name,
+    )
+
+
+def compat_names(records: Iterable[Record]) -> list[str]:
+    """`ader.pixel_aupro`, `imiad.pixel_aupro`, ...: by project, then as metrics are sorted."""
+    found = {
+        f"{project}.{name}"
+        for record in records
+        for project in under(record, "compat")
+        for name in under(record, "compat", project)
+    }
+    return sorted(found, key=lambda name: (name.partition(".")[0], metric_rank(name)))
+
+
+def point_names(records: Sequence[Record]) -> list[str]:
+    """`image.f1max.precision`, ...: the operating points that occur, on images and on the original masks."""
+    found = []
+    for section in ("image", "full"):
+        for kind in POINTS:
+            held = {name for record in records for name in under(record, *_point(section, kind))}
+            # The threshold of F1-max is another one in each category.
+            names = [
+                name for name in POINT_FIGURES if name in held and (name, kind) != ("threshold", "f1max")
+            ]
+            found += [f"{section}.{kind}.{name}" for name in names]
+    return found
+
+
+def _point(section: str, kind: str) -> tuple[str, str, str]:
+    return ("operating_points", section, kind)
 
 
 def places(rows: Sequence[Entry], categories: Sequence[str]) -> list[Place]:
@@ -100,6 +150,16 @@ def _place(entry: Entry, categories: Sequence[str]) -> Place:
             metrics[name] = summary.average
         elif any(metric_of(r, section, metric) is not None for r in records):
             notes.append(f"{name} is not defined in every category")
+    compat, points = {}, {}
+    for name in compat_names(records):
+        project, _, metric = name.partition(".")
+        compat[name] = mean_over(entry, covered, _read("compat", project, metric))
+    for name in point_names(records):
+        section, kind, figure_name = name.split(".")
+        read = _read(*_point(section, kind), figure_name)
+        given = {value for record in records if (value := read(record)) is not None}
+        if figure_name != "threshold" or len(given) == 1:  # a mean of thresholds is none
+            points[name] = mean_over(entry, covered, read)
     states = [r["status"] for r in entry.records]
     return Place(
         entry=entry,
@@ -108,11 +168,17 @@ def _place(entry: Entry, categories: Sequence[str]) -> Place:
         total=len(categories),
         seeds=seeds,
         metrics=metrics,
+        compat=compat,
+        points=points,
         costs={column: _cost(records, section, key, how) for column, section, key, how in COSTS},
         failed=states.count("failed"),
         skipped=states.count("skipped"),
         notes=tuple(notes),
     )
+
+
+def _read(*keys: str) -> Read:
+    return lambda record: number(under(record, *keys[:-1]).get(keys[-1]))
 
 
 def _done(cells: Mapping[str, Record]) -> int:
@@ -127,19 +193,53 @@ def _cost(records: Sequence[Record], section: str, key: str, how: str) -> float 
 
 
 def leaderboard_csv(boards: Mapping[str, Sequence[Place]]) -> str:
-    """CSV text of all data sets: metrics in full precision with their deviation over seeds, costs, marks."""
-    names = metric_names(r for board in boards.values() for place in board for r in place.entry.done())
+    """CSV text of all data sets: metrics in full precision with their deviation over seeds, costs, marks.
+
+    Columns of intervals, bounds, other projects' ways to compute and operating points stand there only where
+    a row has such figures.
+    """
+    everyone = [place for _, board in sorted(boards.items()) for place in board]
+    records = [record for place in everyone for record in place.entry.done()]
+    columns = [column for name in metric_names(records) for column in _metric_columns(name, everyone)]
+    if any(value.interval for place in everyone for value in place.metrics.values()):
+        columns.append(("interval.level", _level))
+    columns += [(name, _mean_of("compat", name)) for name in compat_names(records)]
+    columns += [(name, _mean_of("points", name)) for name in point_names(records)]
     head = ["dataset", "method", "title", "variant", "protocol", "taxonomy", "fidelity", "source"]
     head += ["categories", "of", "complete", "seeds", "failed", "skipped"]
-    head += [column for name in names for column in (name, f"{name}.deviation")]
+    head += [name for name, _ in columns]
     head += [column for column, *_ in COSTS] + ["pixels_seen", "weights", "marks", "devices"]
-    rows = [_csv_row(place, names) for _, board in sorted(boards.items()) for place in board]
-    return to_csv(head, rows)
+    return to_csv(head, [_csv_row(place, [get for _, get in columns]) for place in everyone])
 
 
-def _csv_row(place: Place, names: Sequence[str]) -> list[str]:
+def _metric_columns(name: str, everyone: Sequence[Place]) -> list[tuple[str, Figure]]:
+    """A metric's column and those beside it."""
+
+    def of(get: Callable[[Value], float | None]) -> Figure:
+        return lambda place: get(place.metrics.get(name, MISSING))
+
+    values = [place.metrics.get(name, MISSING) for place in everyone]
+    columns = [(name, of(lambda v: v.mean)), (f"{name}.deviation", of(lambda v: v.deviation))]
+    if any(value.interval for value in values):
+        columns.append((f"{name}.low", of(lambda v: v.interval.low if v.interval else None)))
+        columns.append((f"{name}.high", of(lambda v: v.interval.high if v.interval else None)))
+    if any(value.bound for value in values):
+        columns.append((f"{name}.bound", of(lambda v: v.bound)))
+    return columns
+
+
+def _mean_of(group: str, name: str) -> Figure:
+    return lambda place: getattr(place, group).get(name, MISSING).mean
+
+
+def _level(place: Place) -> float | None:
+    """The level of the row's intervals; blank where they differ, as they may from metric to metric."""
+    levels = {value.interval.level for value in place.metrics.values() if value.interval}
+    return levels.pop() if len(levels) == 1 else None
+
+
+def _csv_row(place: Place, figures: Sequence[Figure]) -> list[str]:
     entry, newest, records = place.entry, place.entry.newest, place.entry.done()
-    values = [place.metrics.get(name, MISSING) for name in names]
     seen = _cost([{"all": r} for r in records], "all", "pixels_seen", "mean")
     return [
         entry.dataset,
@@ -156,7 +256,7 @@ def _csv_row(place: Place, names: Sequence[str]) -> list[str]:
         exact(place.seeds),
         exact(place.failed),
         exact(place.skipped),
-        *(text for value in values for text in (exact(value.mean), exact(value.deviation))),
+        *(exact(get(place)) for get in figures),
         *(exact(place.costs[column]) for column, *_ in COSTS),
         exact(seen),
         "; ".join(_weights(records)),
@@ -179,45 +279,6 @@ def _device(record: Record) -> str:
     return str((hardware.get("cpu") if hardware.get("device") == "cpu" else hardware.get("device")) or "")
 
 
-# Columns of leaderboard.md: heading and metric. Original masks: the survey names shrunken ones as a fault.
-SHOWN = (
-    ("image AUROC", "image.image_auroc"),
-    ("image AUPR", "image.image_aupr"),
-    ("image F1-max", "image.image_f1max"),
-    ("pixel AUROC", "full.pixel_auroc"),
-    ("pixel AUPR", "full.pixel_aupr"),
-    ("pixel F1-max", "full.pixel_f1max"),
-    ("pixel AUPRO", "full.pixel_aupro"),
-)
-
-
-def leaderboard_markdown(
-    boards: Mapping[str, Sequence[Place]], titles: Mapping[str, str], remarks: Sequence[str] = ()
-) -> str:
-    """A page with one table for each data set, its pixel metrics on the original images and masks."""
-    page = ["# Leaderboard", ""]
-    page.append(
-        "Means over the categories within a seed, then over seeds (± sample standard deviation). Pixel"
-        " metrics are those of the original images and untouched masks (`full`); `leaderboard.csv` has all,"
-        " also in the geometry of the papers. Rows that miss categories stand last, their means in brackets."
-        " Seconds and images per second are means over cells, on the hardware that `leaderboard.csv` names;"
-        " memory is the peak."
-    )
-    for dataset, board in sorted(boards.items()):
-        notes = Footnotes()
-        head = ["method", "family", "categories", "seeds", *(name for name, _ in SHOWN)]
-        head += ["fit s", "images/s", "memory MB", "model MB", "parameters M"]
-        page += [
-            "",
-            f"## {escape(titles[dataset])}",
-            "",
-            *grid(head, [_md_row(p, notes) for p in board], left=2),
-        ]
-        page += bullets([f"<sup>{letter}</sup> {escape(text)}" for text, letter in notes.letters.items()])
-    page += bullets([escape(text) for text in remarks])
-    return "\n".join(page) + "\n"
-
-
 def name_of(place: Place) -> str:
     """`PatchCore (backbone=resnet18, few_shot-4)`."""
     entry = place.entry
@@ -225,13 +286,25 @@ def name_of(place: Place) -> str:
     return f"{entry.title} ({', '.join(setting)})" if setting else entry.title
 
 
-def metric_text(place: Place, name: str) -> str:
-    """A printed mean, in brackets where the row misses categories."""
+def metric_text(place: Place, name: str, with_interval: bool = False, inexact: str = "~") -> str:
+    """A printed mean, in brackets where the row misses categories; `inexact` follows a bounded one.
+
+    With its interval `0.986 [±.007]`: mean ± .007 holds both ends of the interval.
+    """
     value = place.metrics.get(name)
     if value is None or value.mean is None:
         return "-"
     text = figure(value.mean) + (f" ± {figure(value.deviation)}" if value.deviation is not None else "")
-    return text if place.complete else f"({text})"
+    if with_interval and value.interval:
+        reach = max(value.interval.high - value.mean, value.mean - value.interval.low)
+        text += f" [±{figure(reach).removeprefix('0')}]"
+    text += inexact if value.bound else ""
+    return in_brackets(place, text)
+
+
+def in_brackets(place: Place, text: str) -> str:
+    """`(0.975)` for a mean over some categories alone."""
+    return text if place.complete or text == "-" else f"({text})"
 
 
 def cost_text(value: float | int | None, unit: float = 1.0) -> str:
@@ -242,23 +315,3 @@ def cost_text(value: float | int | None, unit: float = 1.0) -> str:
     if 0 < scaled < 0.01:
         return "<0.01"
     return f"{scaled:.0f}" if abs(scaled) >= 100 else f"{scaled:.3g}"
-
-
-def _md_row(place: Place, notes: Footnotes) -> list[str]:
-    remarks = list(place.notes)
-    for count, word in ((place.failed, "failed"), (place.skipped, "skipped")):
-        if count:
-            remarks.append(f"{count} cell{'s' if count > 1 else ''} {word}")
-    letters = notes.mark(remarks)
-    return [
-        escape(name_of(place)) + (f"<sup>{letters}</sup>" if letters else ""),
-        escape(taxonomy_title(place.taxonomy)),
-        f"{place.done} of {place.total}",
-        str(place.seeds),
-        *(metric_text(place, metric) for _, metric in SHOWN),
-        cost_text(place.costs["fit_seconds"]),
-        cost_text(place.costs["images_per_second"]),
-        cost_text(place.costs["device_peak_bytes"] or place.costs["host_peak_bytes"], 1e6),
-        cost_text(place.costs["model_bytes"], 1e6),
-        cost_text(place.costs["parameters"], 1e6),
-    ]

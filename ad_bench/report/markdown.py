@@ -11,13 +11,15 @@ from ad_bench.report.tables import (
     SECOND,
     Line,
     Table,
+    intervals,
     label,
+    largest_bound,
     legend,
     name_and_setting,
     partial,
     taxonomy_title,
 )
-from ad_bench.report.text import Footnotes, average_is_partial, parts
+from ad_bench.report.text import Footnotes, average_is_partial, bound_note, parts
 
 
 def table_markdown(table: Table) -> str:
@@ -25,17 +27,21 @@ def table_markdown(table: Table) -> str:
     notes = Footnotes()
     single = len(table.categories) == 1
     columns = list(table.categories) + ([] if single else ["average"])
+    bound = largest_bound(table.lines)
+    inexact = bound_note(bound) if bound else ""
     body: list[list[str]] = []
     group = None
     for line in table.lines:
         if line.taxonomy != group:
             group = line.taxonomy
             body.append([f"**{escape(taxonomy_title(group))}**", *[""] * (len(columns) + 1)])
-        body.append(_row(line, table.categories, single, notes))
+        body.append(_row(line, table.categories, single, notes, inexact))
     head = ["method", "row", *map(escape, columns)]
     page = [f"# {escape(table.dataset_title)}: {escape(table.spec.title)}", ""]
     page += grid(head, body, left=2) if body else ["No records."]
     page += ["", *[escape(text) for text in legend(table)]]
+    for text in intervals(table.lines, single):
+        page += ["", escape(text)]
     short = partial(table)
     if short:
         page += ["", "\\* Not over all categories: " + escape("; ".join(short)) + "."]
@@ -62,15 +68,20 @@ def grid(head: Sequence[str], body: Sequence[Sequence[str]], left: int = 1) -> l
     return [joined(head), joined(rule), *map(joined, body)]
 
 
-def _row(line: Line, categories: Sequence[str], single: bool, notes: Footnotes) -> list[str]:
+def _row(line: Line, categories: Sequence[str], single: bool, notes: Footnotes, inexact: str) -> list[str]:
     title, setting, long = name_and_setting(line)
     name = escape(title) + (f" ({escape(setting)})" if setting else "")
     letters = notes.mark([*long, *line.remarks])
     mark = f"<sup>{letters}</sup>" if letters else ""
     first, second = (name + mark, label(line)) if name else (name, label(line) + mark)
-    cells = [_cell(line, line.cells[column], line.rank.get(column)) for column in categories]
+
+    def cell(value: Value, column: str) -> str:
+        text = _cell(line, value, line.rank.get(column))
+        return f"{text}<sup>{notes.mark([inexact])}</sup>" if value.bound else text
+
+    cells = [cell(line.cells[column], column) for column in categories]
     if not single:
-        average = _cell(line, line.average, line.rank.get(""))
+        average = cell(line.average, "")
         cells.append(f"({average})\\*" if average_is_partial(line) else average)
     return [first, second, *cells]
 

@@ -4,12 +4,24 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from statistics import NormalDist
 from typing import Any, Literal
 
 Record = Mapping[str, Any]
+Read = Callable[[Record], float | None]  # takes one figure from a record, None where it has none
 State = Literal["value", "missing", "undefined", "failed", "skipped"]
+
+
+@dataclass(frozen=True)
+class Interval:
+    """Where a bootstrap over test images puts a figure with probability `level`; `error`: standard error."""
+
+    low: float
+    high: float
+    error: float
+    level: float
 
 
 @dataclass(frozen=True)
@@ -20,6 +32,8 @@ class Value:
     deviation: float | None = None  # sample standard deviation (n - 1) over seeds; None with fewer than two
     seeds: int = 0
     state: State = "missing"
+    interval: Interval | None = None  # of the test set; the seeds' spread is `deviation`
+    bound: float | None = None  # the exact value is within mean ± bound; None: mean is exact
 
 
 MISSING = Value()
@@ -113,28 +127,57 @@ def entries(records: Iterable[Record], categories: Collection[str]) -> list[Entr
 
 def metric_of(record: Record, section: str, metric: str) -> float | None:
     """A stored metric, None where it is not defined or not there."""
-    value = ((record.get("metrics") or {}).get(section) or {}).get(metric)
-    return None if value is None or not math.isfinite(value) else float(value)
+    return number(under(record, "metrics", section).get(metric))
+
+
+def interval_of(record: Record, section: str, metric: str) -> Interval | None:
+    """The bootstrap interval of a stored metric; None where none was made."""
+    stored = under(record, "intervals", section).get(metric)
+    if not isinstance(stored, Mapping):
+        return None
+    low, high, error = (number(stored.get(key)) for key in ("low", "high", "se"))
+    level = number(under(record, "bootstrap").get("level"))
+    if low is None or high is None or error is None or level is None or not 0 < level < 1:
+        return None
+    return Interval(low, high, error, level)
+
+
+def bound_of(record: Record, section: str, metric: str) -> float:
+    """How far the exact metric may be from the stored one; 0 where that is exact."""
+    return number(under(record, "bounds", section).get(metric)) or 0.0
+
+
+def number(value: Any) -> float | None:
+    """A finite number of a record, else None: JSON has null where a figure is not defined."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    return float(value)
+
+
+def under(record: Record, *keys: str) -> Mapping[str, Any]:
+    """The mapping below `keys`; empty where a record, as an older one does, lacks it."""
+    found: Any = record
+    for key in keys:
+        found = found.get(key)
+        if not isinstance(found, Mapping):
+            return {}
+    return found
 
 
 def summarise(entry: Entry, categories: Sequence[str], section: str, metric: str) -> Summary:
     """One metric of a row: cells, average, and what is missing."""
-    values = {
-        seed: {
-            name: value
-            for name, record in cells.items()
-            if record["status"] == "done" and (value := metric_of(record, section, metric)) is not None
-        }
-        for seed, cells in sorted(entry.cells.items())
-    }
-    whole = [seed for seed, found in values.items() if len(found) == len(categories)]
-    used = {seed: found for seed, found in values.items() if (seed in whole if whole else found)}
-    cells = {name: _cell(entry, used, name) for name in categories}
+    values, whole = _by_seed(entry, categories, lambda record: metric_of(record, section, metric))
+    used = {seed: values[seed] for seed in whole} or {seed: found for seed, found in values.items() if found}
+    cells = {name: _cell(entry, used, name, section, metric) for name in categories}
     covered = sum(cell.state == "value" for cell in cells.values())
     reasons = _reasons(entry, categories, section, metric)
     for seed, found in values.items():
         if whole and seed not in whole:
             reasons.append(f"seed {seed} is left out: {len(found)} of {len(categories)} categories")
+    levels = sorted({cell.interval.level for cell in cells.values() if cell.interval})
+    if len(levels) > 1:
+        cells = {name: replace(cell, interval=None) for name, cell in cells.items()}
+        reasons.append(f"intervals left out, their levels differ: {', '.join(map(percent, levels))}")
     return Summary(
         cells=cells,
         average=_average(used, cells),
@@ -145,21 +188,51 @@ def summarise(entry: Entry, categories: Sequence[str], section: str, metric: str
     )
 
 
+def mean_over(entry: Entry, categories: Sequence[str], read: Read) -> Value:
+    """A figure that is no metric of a table, averaged as those are; MISSING where a category lacks it."""
+    values, whole = _by_seed(entry, categories, read)
+    used = {seed: values[seed] for seed in whole} or {seed: found for seed, found in values.items() if found}
+    cells = {name: over_seeds([v[name] for v in used.values() if name in v]) for name in categories}
+    return _average(used, cells) if all(cell.mean is not None for cell in cells.values()) else MISSING
+
+
+def _by_seed(
+    entry: Entry, categories: Collection[str], read: Read
+) -> tuple[dict[int, dict[str, float]], list[int]]:
+    """What finished records hold, by seed and category; and the seeds that have all categories."""
+    values = {
+        seed: {
+            name: value
+            for name, record in cells.items()
+            if name in categories and record["status"] == "done" and (value := read(record)) is not None
+        }
+        for seed, cells in sorted(entry.cells.items())
+    }
+    return values, [seed for seed, found in values.items() if len(found) == len(categories)]
+
+
 def over_seeds(values: Sequence[float]) -> Value:
     """Mean and sample standard deviation; the sum is exact, so the order of records changes no digit."""
     if not values:
         return MISSING
-    mean = math.fsum(values) / len(values)
+    mean = _mean(values)
     if len(values) == 1:
         return Value(mean, None, 1, "value")
     squares = math.fsum((value - mean) ** 2 for value in values)
     return Value(mean, math.sqrt(squares / (len(values) - 1)), len(values), "value")
 
 
-def _cell(entry: Entry, used: Mapping[int, Mapping[str, float]], category: str) -> Value:
-    found = [values[category] for values in used.values() if category in values]
-    if found:
-        return over_seeds(found)
+def _cell(
+    entry: Entry, used: Mapping[int, Mapping[str, float]], category: str, section: str, metric: str
+) -> Value:
+    seeds = [seed for seed, values in used.items() if category in values]
+    if seeds:
+        records = [entry.cells[seed][category] for seed in seeds]
+        return replace(
+            over_seeds([used[seed][category] for seed in seeds]),
+            interval=_one_interval([interval_of(record, section, metric) for record in records]),
+            bound=_mean([bound_of(record, section, metric) for record in records]) or None,
+        )
     states = {cells[category]["status"] for cells in entry.cells.values() if category in cells}
     for status, state in (("failed", "failed"), ("done", "undefined"), ("skipped", "skipped")):
         if status in states:
@@ -167,15 +240,52 @@ def _cell(entry: Entry, used: Mapping[int, Mapping[str, float]], category: str) 
     return MISSING
 
 
+def _one_interval(of_seeds: Sequence[Interval | None]) -> Interval | None:
+    """The seeds' mean interval: they share the test images, so it does not narrow with their number."""
+    found = [interval for interval in of_seeds if interval is not None]
+    if len(found) < len(of_seeds) or len({interval.level for interval in found}) != 1:
+        return None
+    low, high, error = (_mean([getattr(i, key) for i in found]) for key in ("low", "high", "error"))
+    return Interval(low, high, error, found[0].level)
+
+
 def _average(used: Mapping[int, Mapping[str, float]], cells: Mapping[str, Value]) -> Value:
     if not used:
         states = {cell.state for cell in cells.values()}
         return Value(state=states.pop()) if len(states) == 1 else MISSING
+    found = [cell for cell in cells.values() if cell.mean is not None]
     if len({frozenset(values) for values in used.values()}) == 1:
-        return over_seeds([math.fsum(values.values()) / len(values) for values in used.values()])
-    # Seeds that cover different categories have no averages to compare: no deviation.
-    means = [cell.mean for cell in cells.values() if cell.mean is not None]
-    return Value(math.fsum(means) / len(means), None, len(used), "value")
+        average = over_seeds([_mean(list(values.values())) for values in used.values()])
+    else:  # seeds that cover different categories have no averages to compare: no deviation
+        mean = _mean([cell.mean for cell in found if cell.mean is not None])
+        average = Value(mean, None, len(used), "value")
+    bound = _mean([cell.bound or 0.0 for cell in found]) or None
+    return replace(average, interval=_interval_of_mean(average.mean, found), bound=bound)
+
+
+def _interval_of_mean(mean: float | None, cells: Sequence[Value]) -> Interval | None:
+    """mean ± z sqrt(sum error^2) / n, within [0, 1]: categories have test images of their own.
+
+    Of one category the interval is its own. None where a category has none.
+    """
+    found = [cell.interval for cell in cells if cell.interval is not None]
+    if mean is None or not found or len(found) < len(cells) or len({i.level for i in found}) != 1:
+        return None
+    if len(found) == 1:
+        return found[0]
+    level = found[0].level
+    error = math.sqrt(math.fsum(interval.error**2 for interval in found)) / len(found)
+    reach = NormalDist().inv_cdf((1 + level) / 2) * error
+    return Interval(max(0.0, mean - reach), min(1.0, mean + reach), error, level)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return math.fsum(values) / len(values)
+
+
+def percent(level: float) -> str:
+    """`95 %` of 0.95."""
+    return f"{100 * level:g} %"
 
 
 def _reasons(entry: Entry, categories: Sequence[str], section: str, metric: str) -> list[str]:
@@ -205,6 +315,8 @@ def _cause(record: Record, section: str, metric: str) -> str | None:
     known = (record.get("undefined") or {}).get(f"{section}.{metric}")
     if known:
         return f"not defined: {known}"
+    if section == "paper" and metric_of(record, "full", metric) is not None:
+        return "measured on the original masks alone, not as a paper did: its value stands in the leaderboard"
     if not (record.get("metrics") or {}).get(section):
         return f"not computed: the record has no {section} metrics"
     return f"not computed: the record has no {metric}"

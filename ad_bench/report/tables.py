@@ -8,7 +8,7 @@ from typing import Literal
 
 from ad_bench import reference
 from ad_bench.reference import Published
-from ad_bench.report.rows import MISSING, Entry, Summary, Value, shorten, summarise
+from ad_bench.report.rows import MISSING, Entry, Summary, Value, percent, shorten, summarise
 
 DIGITS = 3  # of every printed figure; CSV files hold all
 BEST, SECOND = 1, 2
@@ -267,25 +267,47 @@ def _difference(ours: Line, theirs: Line) -> Line:
 
 
 def _minus(a: Value, b: Value) -> Value:
-    return MISSING if a.mean is None or b.mean is None else Value(a.mean - b.mean, state="value")
+    """The difference is as exact as ours, its interval and deviation are not shown."""
+    return (
+        MISSING if a.mean is None or b.mean is None else Value(a.mean - b.mean, state="value", bound=a.bound)
+    )
 
 
 def _rank(lines: Sequence[Line], categories: Sequence[str]) -> None:
     """Mark best and second of each column among our complete rows of one protocol.
 
-    Compared as printed, so that equal figures are marked alike; one row alone has no rival and no mark.
+    Compared as printed, so that equal figures are marked alike; one row alone has no rival and no mark. Where
+    a figure is bounded, a row is marked only if no exact value within the bounds would take its place away.
     """
     for protocol in {line.protocol for line in lines}:
         rivals = [ln for ln in lines if ln.kind == "ours" and ln.complete and ln.protocol == protocol]
         if len(rivals) < 2:
             continue
         for column in ("", *categories):
-            values = [(line.cells[column] if column else line.average).mean or 0.0 for line in rivals]
-            printed = [round(value, DIGITS) for value in values]
-            places = sorted(set(printed), reverse=True)[:SECOND]
-            for line, value in zip(rivals, printed, strict=True):
-                if value in places:
-                    line.rank[column] = BEST + places.index(value)
+            ends = [_printed_ends(line.cells[column] if column else line.average) for line in rivals]
+            for line, place in zip(rivals, _places(ends), strict=True):
+                if place is not None:
+                    line.rank[column] = place
+
+
+def _printed_ends(value: Value) -> tuple[float, float]:
+    """The lowest and the highest figure that the exact value may print as."""
+    mean, bound = value.mean or 0.0, value.bound or 0.0
+    return round(max(0.0, mean - bound), DIGITS), round(min(1.0, mean + bound), DIGITS)
+
+
+def _places(ends: Sequence[tuple[float, float]]) -> list[int | None]:
+    """BEST or SECOND of each where that holds whatever the exact values within their ends are, else None."""
+    places: list[int | None] = []
+    for i, (low, high) in enumerate(ends):
+        above = [other for j, other in enumerate(ends) if j != i and other[1] > low]
+        if not above:
+            places.append(BEST)
+            continue
+        always = all(other[0] > high for other in above)
+        alike = len(above) == 1 or len({end for other in above for end in other}) == 1
+        places.append(SECOND if always and alike else None)
+    return places
 
 
 def _method_order(spec: Spec) -> dict[str, int]:
@@ -334,6 +356,37 @@ def partial(table: Table) -> list[str]:
     return found
 
 
+def intervals(lines: Iterable[Line], single: bool) -> list[str]:
+    """The bootstrap intervals of our averages in whole sentences, one for each level; empty without any.
+
+    They stand below the table, not in it: its columns are the survey's.
+    """
+    by_level: dict[float, list[str]] = {}
+    several = False
+    for line in lines:
+        value = next(iter(line.cells.values())) if single else line.average
+        if line.kind == "ours" and value.interval:
+            title, setting, _ = name_and_setting(line)
+            name = f"{title} ({setting})" if setting else title
+            ends = f"{value.interval.low:.{DIGITS}f} to {value.interval.high:.{DIGITS}f}"
+            by_level.setdefault(value.interval.level, []).append(f"{name} {ends}")
+            several |= value.seeds > 1
+    what = "" if single else " of the average"
+    texts = [
+        f"Bootstrap over test images, {percent(level)} interval{what}: {'; '.join(found)}."
+        for level, found in sorted(by_level.items())
+    ]
+    if several:
+        texts[-1] += " Seeds share the test images: more of them do not narrow it."
+    return texts
+
+
+def largest_bound(lines: Iterable[Line]) -> float | None:
+    """The largest bound of any figure that the table prints; None where all are exact."""
+    bounds = [v.bound for line in lines for v in (*line.cells.values(), line.average) if v.bound]
+    return max(bounds, default=None)
+
+
 def legend(table: Table) -> list[str]:
     """How to read the table, in whole sentences without markup."""
     count = len(table.categories)
@@ -344,7 +397,9 @@ def legend(table: Table) -> list[str]:
     if table.spec.section == "paper":
         lines.append("Maps and masks at the size of each method's paper (paper_eval of its YAML).")
     if any(line.rank for line in table.lines):
-        lines.append("Best in bold, second underlined: as printed, among our complete rows of one protocol.")
+        text = "Best in bold, second underlined: as printed, among our complete rows of one protocol"
+        sure = " and certain within the bounds" if largest_bound(table.lines) else ""
+        lines.append(f"{text}{sure}.")
     shown = dict.fromkeys(line.standing.partition(":")[0] for line in table.lines if line.kind == "published")
     if shown:
         meaning = "; ".join(f"{name}: {STANDINGS[name]}" for name in STANDINGS if name in shown)

@@ -12,7 +12,7 @@ from rich.table import Table as Grid
 from ad_bench.errors import UsageError, closest
 from ad_bench.report.leaderboard import Place, cost_text, metric_text, name_of
 from ad_bench.report.rows import Value
-from ad_bench.report.tables import BEST, SECOND, Line, Table, name_and_setting
+from ad_bench.report.tables import BEST, SECOND, Line, Table, largest_bound, name_and_setting
 from ad_bench.report.text import average_is_partial, figure, parts
 
 NAME_WIDTH = 30
@@ -47,9 +47,14 @@ def print_board(
             if grid is not None:
                 console.print(grid)
     if datasets or tables:
+        names = datasets or list(tables)
+        inexact = any(largest_bound(table.lines) for name in names for table in tables[name])
+        inexact |= any(v.bound for name in names for place in places[name] for v in place.metrics.values())
+        marks = "; 0.987~ is bounded, not exact" if inexact else ""
         console.print(
             "best in bold, second underlined; (0.987)* is not over all categories; † suspect published value,"
-            " no target; ‡ published elsewhere than in the survey; footnotes and all rows: results/tables",
+            f" no target; ‡ published elsewhere than in the survey{marks}; footnotes and all rows:"
+            " results/tables",
             style="dim",
         )
     for text in remarks:
@@ -129,18 +134,20 @@ def _published(line: Line) -> tuple[str, str]:
     gap = "-"
     if line.complete and line.average.mean is not None:
         gap = figure(line.average.mean - published.average.mean, "difference")
+        gap += "~" if line.average.bound else ""
     return figure(published.average.mean) + sign, gap
 
 
 def _worst(line: Line) -> str:
     known = [(value.mean, name) for name, value in line.cells.items() if value.mean is not None]
     states = sorted({value.state for value in line.cells.values()} & {"failed", "skipped"})
-    text = f"{figure(min(known)[0])} {min(known)[1]}" if known else "-"
+    sign = "~" if known and line.cells[min(known)[1]].bound else ""
+    text = f"{figure(min(known)[0])}{sign} {min(known)[1]}" if known else "-"
     return escape(", ".join([text, *states]) if known or not states else ", ".join(states))
 
 
 def _cell(line: Line, value: Value, rank: int | None) -> str:
     mean, deviation = parts(value, line.kind)
-    text = f"{mean}±{deviation.removeprefix('0')}" if deviation else mean
+    text = (f"{mean}±{deviation.removeprefix('0')}" if deviation else mean) + ("~" if value.bound else "")
     style = {BEST: "bold", SECOND: "underline"}.get(rank or 0)
     return f"[{style}]{text}[/{style}]" if style else text

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from decimal import ROUND_CEILING, Context
 
 from ad_bench.report.rows import Value
 from ad_bench.report.tables import DIGITS, Kind, Line
+
+NOT_EXACT = "computed the bounded way, not exact"  # where the bound itself is not known
 
 
 def figure(mean: float, kind: Kind = "ours", digits: int = DIGITS) -> str:
@@ -19,6 +22,12 @@ def parts(value: Value, kind: Kind) -> tuple[str, str]:
     if value.mean is None:
         return ("-" if value.state in ("missing", "undefined", "value") else value.state), ""
     return figure(value.mean, kind), "" if value.deviation is None else figure(value.deviation)
+
+
+def bound_note(bound: float) -> str:
+    """The footnote of figures that are not exact; the largest of their bounds, never rounded down."""
+    rounded = Context(prec=2, rounding=ROUND_CEILING).create_decimal(repr(bound))
+    return f"bounded, not exact: at most ±{float(rounded):.1e}"
 
 
 def average_is_partial(line: Line) -> bool:

@@ -73,3 +73,25 @@ def write(results: Path, *records: dict[str, Any]) -> list[Path]:
         (folder / "record.json").write_text(json.dumps(made, indent=1), encoding="utf-8")
         paths.append(folder / "record.json")
     return paths
+
+
+def sure(
+    made: dict[str, Any], below: float, above: float, error: float, level: float = 0.95
+) -> dict[str, Any]:
+    """The record with a bootstrap interval from `below` under to `above` over each metric."""
+    made["bootstrap"] = {"replicates": 1000, "level": level, "seed": 0}
+    made["intervals"] = {
+        section: {
+            name: {"low": value - below, "high": value + above, "se": error}
+            for name, value in metrics.items()
+            if value is not None
+        }
+        for section, metrics in made["metrics"].items()
+    }
+    return made
+
+
+def bounded(made: dict[str, Any], bound: float) -> dict[str, Any]:
+    """The record with its pixel AUROC in both geometries known to `bound` only."""
+    made["bounds"] = {section: {"pixel_auroc": bound} for section in ("paper", "full")}
+    return made
