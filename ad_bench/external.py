@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import csv
 import math
+import os
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +20,9 @@ from ad_bench.samples import Sample
 
 SUFFIXES = (".npy", ".npz", ".tiff", ".tif")  # looked for in this order
 ARCHIVE = "maps.npz"
+# RuntimeError: an encrypted member or an unknown compression; MemoryError: a header that claims terabytes
+DAMAGED = (OSError, ValueError, EOFError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error)
+_T = TypeVar("_T")
 
 
 def read_maps(folder: Path, samples: Sequence[Sample]) -> list[NDArray[Any]]:
@@ -52,11 +58,63 @@ def read_maps(folder: Path, samples: Sequence[Sample]) -> list[NDArray[Any]]:
     return [_read(found[sample]) for sample in samples]
 
 
-def read_scores(path: Path, samples: Sequence[Sample]) -> NDArray[np.float64]:
+def find_maps(folder: Path) -> dict[str, Callable[[], NDArray[Any]]]:
+    """Every map below a folder, or in its archive, by its name there, in name order; a call reads one.
+
+    Names have slashes and keep their suffix, `crack/000.tiff`; an archive's are its keys. A map is read as by
+    `read_maps`.
+    """
+    folder = Path(folder)
+    archive = folder if folder.is_file() else folder / ARCHIVE
+    if archive.is_file():
+        keys = _opened(archive, lambda arrays: sorted(arrays.files))
+        found: dict[str, Callable[[], NDArray[Any]]] = {
+            str(PurePosixPath(key.replace("\\", "/"))): partial(_read_entry, archive, key) for key in keys
+        }
+        if len(found) != len(keys):
+            raise DataError(f"{archive} has several keys for one image, as a/0 and a\\0; give each its own")
+        return found
+    if not folder.is_dir():
+        raise DataError(
+            f"no folder {folder}: --maps wants the folder with the anomaly maps, or an .npz of them"
+        )
+    return {name: partial(_read, folder / name) for name in files_below(folder, SUFFIXES)}
+
+
+def files_below(folder: Path, suffixes: Sequence[str]) -> list[str]:
+    """Names relative to `folder`, with slashes and in order, of the files that end so in any case.
+
+    Hidden ones are left out. Links to folders are followed, but never back into a folder they lie in. Raises
+    DataError for a folder that cannot be read.
+    """
+    found: list[str] = []
+    waiting: list[tuple[str, frozenset[tuple[int, int]]]] = [("", frozenset())]
+    while waiting:
+        name, above = waiting.pop()
+        try:
+            status = (folder / name).stat()
+            here = (status.st_dev, status.st_ino)
+            entries = [] if here in above else [e.name for e in os.scandir(folder / name)]
+        except OSError as error:
+            raise DataError(
+                f"cannot read the folder {folder / name}: {error.strerror}; check that you may read it"
+            ) from error
+        for entry in entries:
+            inside = f"{name}/{entry}" if name else entry
+            if entry.startswith("."):
+                continue
+            if (folder / inside).is_dir():
+                waiting.append((inside, above | {here}))
+            elif PurePosixPath(entry).suffix.lower() in suffixes:
+                found.append(inside)
+    return sorted(found)
+
+
+def read_scores(path: Path, samples: Sequence[Sample], suffixes: Sequence[str] = ()) -> NDArray[np.float64]:
     """(N,) image scores in the order of the samples, from a CSV with the columns `path` and `score`.
 
-    `path` is a sample's name, with or without its suffix and its leading category. Other columns, and images
-    that are not asked for, are passed over.
+    `path` is a sample's name, with or without its suffix (or with one of `suffixes` instead) and its leading
+    category. Other columns, and images that are not asked for, are passed over.
     """
     path = Path(path)
     try:
@@ -76,7 +134,7 @@ def read_scores(path: Path, samples: Sequence[Sample]) -> NDArray[np.float64]:
                 rows[key] = _score(row["score"], f"{path}, line {reader.line_num}")
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"cannot read the scores in {path}: {error}") from error
-    keys = {sample: found for sample in samples if (found := _key(sample, rows)) is not None}
+    keys = {sample: found for sample in samples if (found := _key(sample, rows, suffixes)) is not None}
     example = f"wanted for the first a line with the path {samples[0].name}" if samples else ""
     _refuse_missing("score", path, samples, keys, example)
     _refuse_shared(keys)
@@ -95,33 +153,44 @@ def _names(sample: Sample) -> Iterator[str]:
     yield f"test/{sample.defect}/{bare}"
 
 
-def _key(sample: Sample, known: Mapping[str, object]) -> str | None:
+def _key(sample: Sample, known: Mapping[str, object], suffixes: Sequence[str] = ()) -> str | None:
     """The entry of an archive or a table that is meant for a sample."""
-    suffix = PurePosixPath(sample.name).suffix
-    names = (key for name in _names(sample) for key in (f"{name}{suffix}", name))
+    endings = (PurePosixPath(sample.name).suffix, "", *suffixes)
+    names = (f"{name}{ending}" for name in _names(sample) for ending in endings)
     return next((name for name in names if name in known), None)
 
 
 def _from_archive(archive: Path, samples: Sequence[Sample]) -> list[NDArray[Any]]:
+    def read(arrays: Any) -> list[NDArray[Any]]:
+        entries = dict.fromkeys(arrays.files)
+        keys = {sample: key for sample in samples if (key := _key(sample, entries)) is not None}
+        example = f"wanted for the first the key {samples[0].name}" if samples else ""
+        _refuse_missing("map", archive, samples, keys, example)
+        _refuse_shared(keys)
+        return [_as_map(arrays[keys[sample]], f"{archive}, key {keys[sample]}") for sample in samples]
+
+    return _opened(archive, read)
+
+
+def _read_entry(archive: Path, key: str) -> NDArray[Any]:
+    return _opened(archive, lambda arrays: _as_map(arrays[key], f"{archive}, key {key}"))
+
+
+def _opened(archive: Path, use: Callable[[Any], _T]) -> _T:
+    """What `use` makes of an open archive; whatever a damaged one raises becomes a DataError."""
     try:
-        with np.load(archive, allow_pickle=False) as arrays:
-            if not isinstance(arrays, np.lib.npyio.NpzFile):
-                raise DataError(
-                    f"{archive} holds a single array; wanted an .npz with one array for each image"
-                )
-            entries = dict.fromkeys(arrays.files)
-            keys = {sample: key for sample in samples if (key := _key(sample, entries)) is not None}
-            example = f"wanted for the first the key {samples[0].name}" if samples else ""
-            _refuse_missing("map", archive, samples, keys, example)
-            _refuse_shared(keys)
-            return [_as_map(arrays[keys[sample]], f"{archive}, key {keys[sample]}") for sample in samples]
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        arrays = np.load(archive, allow_pickle=False)
+        if not isinstance(arrays, np.lib.npyio.NpzFile):
+            raise DataError(f"{archive} holds a single array; wanted an .npz with one array for each image")
+        with arrays:
+            return use(arrays)
+    except DAMAGED as error:
         raise DataError(f"cannot read the maps in {archive}: {error}") from error
 
 
 def _read(path: Path) -> NDArray[Any]:
     """The map in a file of its own."""
-    if path.suffix in (".tiff", ".tif"):
+    if path.suffix.lower() in (".tiff", ".tif"):
         return _as_map(_read_tiff(path), str(path))
     try:
         content = np.load(path, allow_pickle=False)
@@ -131,7 +200,7 @@ def _read(path: Path) -> NDArray[Any]:
             if len(content.files) != 1:
                 raise DataError(f"{path} holds {len(content.files)} arrays; wanted one, the map of one image")
             return _as_map(content[content.files[0]], str(path))
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except DAMAGED as error:
         raise DataError(f"cannot read the map {path}: {error}") from error
 
 

@@ -7,7 +7,7 @@ import pytest
 import tifffile
 
 from ad_bench.errors import DataError
-from ad_bench.external import read_maps, read_scores
+from ad_bench.external import find_maps, read_maps, read_scores
 from ad_bench.samples import Sample
 
 NAMES = ["bottle/test/crack/000.png", "bottle/test/good/000.png", "bottle/test/good/001.v2.png"]
@@ -136,6 +136,38 @@ def test_maps_that_cannot_be_scored(tmp_path, samples, array, text):
     np.savez(tmp_path / "maps.npz", **{NAMES[0]: array})
     with pytest.raises(DataError, match=rf"maps\.npz, key {NAMES[0]} {text}"):
         read_maps(tmp_path, samples[:1])
+
+
+def test_what_lies_in_a_folder_or_an_archive(tmp_path, maps):
+    for name, array in zip(("b/0.npy", "a/0.TIFF", "a/1.npz"), maps, strict=True):
+        path = tmp_path / name
+        write(path.with_suffix(path.suffix.lower()), array)
+        path.with_suffix(path.suffix.lower()).rename(path)
+    (tmp_path / "a/0.png").write_bytes(b"a picture of the map")
+    found = find_maps(tmp_path)
+    assert list(found) == ["a/0.TIFF", "a/1.npz", "b/0.npy"]
+    assert_same([read() for read in found.values()], [maps[1], maps[2], maps[0]])
+    np.savez(tmp_path / "maps.npz", **{"b/0.png": maps[0], "a\\0": maps[1]})
+    found = find_maps(tmp_path)
+    assert list(found) == ["a/0", "b/0.png"]
+    assert_same([read() for read in found.values()], [maps[1], maps[0]])
+
+
+def test_archives_that_cannot_be_used(tmp_path, samples, maps):
+    single = tmp_path / "all.npy"
+    np.save(single, np.stack([np.zeros((2, 2))] * 3))
+    for read in (lambda: find_maps(single), lambda: read_maps(single, samples)):
+        with pytest.raises(DataError, match=r"all.npy holds a single array; wanted an .npz"):
+            read()
+    np.savez(tmp_path / "maps.npz", **{"a/0": maps[0], "a\\0": maps[1]})
+    with pytest.raises(DataError, match="several keys for one image"):
+        find_maps(tmp_path)
+    np.savez_compressed(tmp_path / "maps.npz", **dict(zip(NAMES, [np.zeros((90, 90))] * 3, strict=True)))
+    content = bytearray((tmp_path / "maps.npz").read_bytes())
+    content[60:120] = b"\xff" * 60  # in the compressed bytes of the first map
+    (tmp_path / "maps.npz").write_bytes(content)
+    with pytest.raises(DataError, match="cannot read the maps in"):
+        read_maps(tmp_path, samples)
 
 
 def test_pickles_are_refused(tmp_path, samples):

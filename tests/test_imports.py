@@ -28,6 +28,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "methods": {"contract", "parts"},
     "metrics": {"contract"},
     "external": {"samples"},
+    "groundtruth": {"datasets", "external", "samples"},
     "catalogue": {"config", "metrics", "records", "reference"},
     "runner": {
         "config",
@@ -35,6 +36,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "datasets",
         "external",
         "geometry",
+        "groundtruth",
         "metrics",
         "parts.weights",
         "records",
@@ -60,6 +62,7 @@ LIGHT = {
     "errors",
     "external",
     "geometry",
+    "groundtruth",
     "parts.weights",
     "protocols",
     "records",

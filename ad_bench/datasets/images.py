@@ -46,7 +46,7 @@ def read_mask(mask: MaskFiles | None, size: tuple[int, int], sample_name: str) -
     """
     found = np.zeros(size, dtype=bool)
     for path in mask.paths if mask is not None else ():
-        values = _mask_values(path)
+        values = mask_values(path)
         if values.shape != tuple(size):
             turned = " (turned: does the image carry an EXIF orientation?)" * (values.shape == size[::-1])
             raise DataError(
@@ -57,7 +57,7 @@ def read_mask(mask: MaskFiles | None, size: tuple[int, int], sample_name: str) -
     return found
 
 
-def _mask_values(path: Path) -> NDArray[np.integer]:
+def mask_values(path: Path) -> NDArray[np.integer]:
     """(H, W) grey values of a mask in the file's own range; the largest of its colour channels."""
     image = _load(path)
     if image.mode in WIDE_MODES:
