@@ -24,6 +24,7 @@ usage: adbench COMMAND [key=value ...] [options]
   show      a method's or data set's settings, sources and published figures
   data      check | prepare: is the data there, whole, and decoded once
   evaluate  metrics for anomaly maps that another program wrote
+  rescore   new metrics, or another paper's pixel rules, for maps that a run kept: no fit
   doctor    what works on this machine: devices, weights, data, versions
 
 adbench COMMAND --help says more. Exit codes: 0 done, 1 some cells failed, 2 wrong use, 130 interrupted.
@@ -82,15 +83,53 @@ usage: adbench data check|prepare dataset=NAME [category=...] [key=value ...] [-
 
 EVALUATE_HELP = """\
 usage: adbench evaluate --maps DIR --dataset NAME [--name METHOD] [--scores FILE.csv] [key=value ...]
+       adbench evaluate --maps DIR --ground-truth DIR [--json FILE] [--normal NAME,...] [--scores FILE.csv]
+                        [--name METHOD --as DATASET] [key=value ...]
 
-Scores anomaly maps that another program wrote, and puts the row into the tables.
+Scores anomaly maps that another program wrote: for a data set of adbench, or with a folder of masks.
 
   --maps DIR     one .npy, .npz or .tiff for each test image, at the image's path below the data set:
                  DIR/bottle/test/good/000.tiff for bottle/test/good/000.png; of any size
-  --dataset NAME mvtec, mtd, folder, ...
-  --name METHOD  how the row is called (default: external)
   --scores FILE  CSV with the columns path and score; without it an image scores its map's maximum
+
+  --dataset NAME mvtec, mtd, folder, ...; the values become a row of the tables
+  --name METHOD  how the row is called (default: external)
   category=...   paths.data=DIR, dataset.root=DIR, paths.results=DIR as in adbench run
+
+  --ground-truth DIR  the masks, of one category or of several, or the data set's own folder:
+                 DIR/bottle/ground_truth/crack/000_mask.png for MAPS/bottle/test/crack/000.tiff
+                   (bottle/, ground_truth/, test/ and _mask may be missing)
+                 DIR/breakfast_box/ground_truth/logical_anomalies/000/000.png, 001.png, ... and
+                   breakfast_box/defects_config.json: MVTec LOCO, with pixel_spro and a value for each kind
+                 DIR/a.png for MAPS/a.npy; here an image with a black mask is normal
+                 Masks hold 0 and 1, or 0 and 255. Maps of another size are resized to their mask.
+  --normal NAME,...   folders of normal images, whose maps need no mask (default: good,normal,ok)
+  --json FILE    all values, reasons and operating points
+  --name METHOD --as DATASET   also write records, so that adbench report shows the row under that data set
+  category=...   paths.results=DIR, metric.names=[pixel_auroc,...]
+"""
+
+RESCORE_HELP = """\
+usage: adbench rescore [method=NAME] [dataset=NAME] [category=NAME] [key=value ...] [--dry-run]
+
+Scores the maps that runs kept (adbench run ... save.maps=true) again and writes new records, without a fit.
+
+  method=patchcore dataset=mvtec category=bottle,cable      which records; default: all that have maps
+  protocol=few_shot seed=0,1
+  metric.aupro_limits=[0.1]             besides those that the record has; so spro_limits and names
+  metric.KEY=VALUE                      any setting of the metrics; adbench show method=NAME lists them
+  method.paper_eval=padim               pixels judged as that method's paper did: a row of its own
+  method.paper_eval.mask_rule=int       one rule; or all: method.paper_eval={size: 224, mask_interpolation:
+                                        bilinear, mask_rule: int}
+  paths.results=DIR paths.data=DIR dataset.root=DIR         as in adbench run
+  rerun=always                          also what has been rescored like this before
+
+  --config-dir DIR    the folder of yours that adbench run was given
+  --dry-run           say what would be rescored
+
+Nothing else can change: the geometry and the method are what the maps were made with. Maps kept as float16
+(save.maps=true) have ties that the run had not: that moves most metrics by about 0.0001, those of scores with
+a large constant part by more; the records say so. save.maps=float32 gives what a run gives, to the last bit.
 """
 
 DOCTOR_HELP = "usage: adbench doctor [paths.data=DIR]\n\nWhat works on this machine and what does not.\n"
@@ -273,21 +312,63 @@ def data(argv: Sequence[str]) -> int:
 
 def evaluate(argv: Sequence[str]) -> int:
     """Metrics for other programs' anomaly maps."""
-    words = Words(argv, [], ["--maps", "--dataset", "--name", "--scores", "--config-dir"])
+    both, truth_only = ["--maps", "--name", "--scores", "--config-dir"], ["--as", "--json", "--normal"]
+    words = Words(argv, [], [*both, "--dataset", "--ground-truth", *truth_only])
     from ad_bench.errors import UsageError
 
-    if not words.option("--maps") or not words.option("--dataset"):
-        raise UsageError("adbench evaluate needs --maps DIR and --dataset NAME; --help shows the layout")
-    from ad_bench.runner.external import evaluate_external
+    maps, dataset, truth = (words.option(name) for name in ("--maps", "--dataset", "--ground-truth"))
+    name, scores = words.option("--name"), words.option("--scores")
+    if not maps or bool(dataset) == bool(truth):
+        raise UsageError(
+            "adbench evaluate needs --maps DIR and one of --dataset NAME and --ground-truth DIR; "
+            "--help shows the layouts"
+        )
+    if dataset:
+        for option in truth_only:
+            if option in words.options:
+                raise UsageError(f"{option} goes with --ground-truth; a data set's records have it all")
+        from ad_bench.runner.external import evaluate_external
 
-    evaluate_external(
-        Path(words.option("--maps") or ""),
-        [f"dataset={words.option('--dataset')}", *words.overrides],
+        evaluate_external(
+            Path(maps),
+            [f"dataset={dataset}", *words.overrides],
+            words.config_dirs,
+            name or "external",
+            Path(scores) if scores else None,
+        )
+        return DONE
+    if bool(name) != bool(words.option("--as")):
+        raise UsageError("--name METHOD and --as DATASET go together: a row needs its name and its data set")
+    normal = words.option("--normal")
+    folders = [folder for folder in (normal or "").split(",") if folder]
+    if normal is not None and not folders:
+        raise UsageError("--normal wants the names of folders, as in --normal good,flawless")
+    from ad_bench.runner.external import NORMAL_FOLDERS, Row, evaluate_with_truth
+
+    json = words.option("--json")
+    evaluate_with_truth(
+        Path(maps),
+        Path(truth or ""),
+        words.overrides,
         words.config_dirs,
-        words.option("--name") or "external",
-        Path(scores) if (scores := words.option("--scores")) else None,
+        Path(scores) if scores else None,
+        folders or NORMAL_FOLDERS,
+        Path(json) if json else None,
+        Row(name, words.option("--as") or "") if name else None,
     )
     return DONE
+
+
+def rescore(argv: Sequence[str]) -> int:
+    """New metrics for stored maps."""
+    words = Words(argv, ["--dry-run"], ["--config-dir"])
+    signal.signal(signal.SIGTERM, _interrupt)
+    for folder in words.config_dirs:
+        sys.path.insert(0, str(folder.expanduser().resolve()))  # a user's data set lists its own samples
+    from ad_bench.runner.rescore import rescore_records
+
+    failed = rescore_records(words.overrides, words.config_dirs, "--dry-run" in words.flags)
+    return SOME_FAILED if failed else DONE
 
 
 def doctor(argv: Sequence[str]) -> int:
@@ -307,6 +388,7 @@ COMMANDS: dict[str, tuple[Callable[[Sequence[str]], int], str]] = {
     "show": (show, SHOW_HELP),
     "data": (data, DATA_HELP),
     "evaluate": (evaluate, EVALUATE_HELP),
+    "rescore": (rescore, RESCORE_HELP),
     "doctor": (doctor, DOCTOR_HELP),
 }
 

@@ -54,7 +54,7 @@ def test_wrong_words_and_catalogues_import_no_torch(words: list[str], tmp_path: 
 def test_help_names_every_command(adbench: Call) -> None:
     answer = adbench("--help")
     assert answer.returncode == 0
-    for command in ("run", "report", "list", "show", "data", "evaluate", "doctor"):
+    for command in ("run", "report", "list", "show", "data", "evaluate", "rescore", "doctor"):
         assert f"\n  {command}" in answer.stdout
         assert adbench(command, "--help").stdout.startswith("usage: adbench")
 

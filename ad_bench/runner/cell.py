@@ -23,6 +23,7 @@ from ad_bench.errors import AdbenchError, PredictionError, ResultsError
 from ad_bench.records import Record
 from ad_bench.runner.describe import choose_device, describe
 from ad_bench.runner.evaluation import Scored, score_cell
+from ad_bench.runner.maps import MAPS, stored_as, write_maps
 from ad_bench.runner.plan import Cell, Fit
 from ad_bench.runner.progress import Watch
 from ad_bench.runner.timing import PeakMemory, Stopwatch, latency
@@ -162,9 +163,10 @@ def _score(fit: Fit, cell: Cell, fitted: Fitted, memory: PeakMemory, watch: Watc
     median, tail = _latency(fitted.method, store.images, config, device)
     watch.begin(f"evaluate {cell.id}")
     stopwatch = Stopwatch(device)
-    names = list(config.metric.names) if config.metric.names else None
     sizes = [(int(h), int(w)) for h, w in store.original_sizes]
-    scored = score_cell(cell.tests, scores, maps, sizes, fit.geometry, fit.paper_eval, names, watch.begin)
+    scored = score_cell(
+        cell.tests, scores, maps, sizes, fit.geometry, fit.paper_eval, config.metric, watch.begin
+    )
     facts = _facts(fit, cell, fitted, scored)
     facts["timing"] = {
         "fit_seconds": fitted.seconds,
@@ -266,11 +268,7 @@ def _facts(fit: Fit, cell: Cell, fitted: Fitted, scored: Scored) -> dict[str, An
     state = list(method.state_dict().values())
     return {
         "status": "done",
-        "metrics": scored.metrics,
-        "undefined": scored.undefined,
-        "thresholds": scored.thresholds,
-        "pixels_seen": scored.pixels_seen,
-        "warnings": scored.warnings,
+        **scored.facts(),
         "notes": {**fit.group.notes, **fitted.run.facts},
         "model": {
             "parameters": sum(p.numel() for p in method.parameters()),
@@ -303,9 +301,9 @@ def _write(
                     for s, v in zip(cell.tests, scores, strict=True)
                 )
         (folder / "config.yaml").write_text(_portable_config(config), encoding="utf-8")
-        if config.save.maps and maps is not None:
-            named = {s.name: m.astype(np.float16) for s, m in zip(cell.tests, maps, strict=True)}
-            np.savez_compressed(folder / "maps.npz", **named)  # type: ignore[arg-type]
+        kind = stored_as(config.save.maps)
+        if kind and maps is not None:
+            write_maps(folder / MAPS, [s.name for s in cell.tests], maps, kind)
         if config.save.model and method is not None:
             from safetensors.torch import save_file
 

@@ -4,28 +4,63 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 
 from ad_bench.datasets.images import read_mask
 from ad_bench.geometry import Geometry, resize_map
-from ad_bench.metrics import catalogue, evaluate
+from ad_bench.metrics import PixelTruth, at_threshold, evaluate
+from ad_bench.metrics.bootstrap import Interval, bootstrap_images, bootstrap_pixels
+from ad_bench.metrics.compat import compatible_with_reasons
+from ad_bench.metrics.settings import MetricSettings
 from ad_bench.samples import ANOMALOUS, Sample
 
 IMAGE = "image_"
 PIXEL = "pixel_"
+_BOOTSTRAP_SEED = 0  # one for all: methods are compared on the same resamples of a test set
+Values = dict[str, dict[str, float]]  # by geometry (image, paper, full) and metric
 
 
 @dataclass
 class Scored:
     """What a record says of the predictions; metrics[geometry][name], NaN with a reason where undefined."""
 
-    metrics: dict[str, dict[str, float]]
-    undefined: dict[str, str]
-    thresholds: dict[str, float]
-    pixels_seen: float | None
+    metrics: Values = field(default_factory=dict)
+    undefined: dict[str, str] = field(default_factory=dict)
+    thresholds: dict[str, float] = field(default_factory=dict)
+    pixels_seen: float | None = None
     warnings: list[str] = field(default_factory=list)
+    intervals: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
+    operating_points: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
+    bounds: Values = field(default_factory=dict)
+    compat: Values = field(default_factory=dict)
+    by_defect: dict[str, Values] = field(default_factory=dict)
+    bootstrap: dict[str, Any] | None = None
+
+    def facts(self) -> dict[str, Any]:
+        """The fields of a record."""
+        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+
+
+@dataclass(frozen=True, eq=False)
+class View(Sequence[np.ndarray]):
+    """The maps of one geometry, each made when it is asked for, and what is true of their pixels."""
+
+    truth: PixelTruth
+    make: Callable[[int], np.ndarray]
+
+    def __len__(self) -> int:
+        return len(self.truth)
+
+    @overload
+    def __getitem__(self, image: int) -> np.ndarray: ...
+    @overload
+    def __getitem__(self, image: slice) -> list[np.ndarray]: ...
+    def __getitem__(self, image: int | slice) -> np.ndarray | list[np.ndarray]:
+        if isinstance(image, slice):
+            return [self.make(i) for i in range(*image.indices(len(self)))]
+        return self.make(image)
 
 
 def score_cell(
@@ -35,50 +70,166 @@ def score_cell(
     original_sizes: Sequence[tuple[int, int]],
     geometry: Geometry,
     paper_eval: Mapping[str, Any] | None,
-    names: Sequence[str] | None = None,
+    metric: Mapping[str, Any] | MetricSettings | None = None,
     tick: Callable[[str], object] = lambda text: None,
 ) -> Scored:
     """Image metrics, and the pixel metrics of both geometries (`paper` and `full`).
 
     scores (N,), maps N of (h, w) in the method's geometry or None, original_sizes N of (H, W). `paper_eval`
-    holds size, mask_interpolation and mask_rule, or is None: then pixel metrics are `full` alone.
+    holds size, mask_interpolation and mask_rule, or is None: then pixel metrics are `full` alone. `metric` is
+    the group of the configuration. Maps are brought to their size one by one.
     Raises DataError for a mask that is missing or of another size.
     """
-    labels = np.array([sample.label for sample in samples])
-    known = list(catalogue()) if names is None else list(names)
-    image_names = [name for name in known if name.startswith(IMAGE)]
-    pixel_names = [name for name in known if name.startswith(PIXEL)]
-    tick("image metrics")
-    image = evaluate(None, None, scores, labels, image_names)
-    result = Scored(
-        {"image": image.values}, _named("image", image.reasons), _named("image", image.thresholds), None
-    )
+    wheres = ["paper", "full"] if paper_eval is not None else ["full"]
     reason = _no_pixel_metrics(samples, maps)
-    geometries = ["paper", "full"] if paper_eval is not None else ["full"]
-    if reason or not pixel_names:
-        for where in geometries:
-            result.metrics[where] = dict.fromkeys(pixel_names, float("nan"))
-            result.undefined |= {f"{where}.{name}": str(reason) for name in pixel_names}
-        return result
-    assert maps is not None
-    masks = [read_mask(s.mask, size, s.name) for s, size in zip(samples, original_sizes, strict=True)]
-    empty = [
-        s.name for s, mask in zip(samples, masks, strict=True) if s.label == ANOMALOUS and not mask.any()
-    ]
-    if empty:
-        result.warnings.append(f"{len(empty)} anomalous image(s) have an empty mask, first {empty[0]}")
-    if paper_eval is not None:
-        tick("pixel metrics, geometry of the paper")
-        _add(result, "paper", _paper(masks, maps, geometry, paper_eval), scores, labels, pixel_names)
-    tick("pixel metrics, original geometry")
-    full_maps, ignore, seen = _full(masks, maps, original_sizes, geometry)
-    _add(result, "full", (full_maps, masks), scores, labels, pixel_names, ignore)
-    result.pixels_seen = seen
+    if reason or maps is None:
+        return measure(samples, scores, {}, metric, dict.fromkeys(wheres, str(reason)), tick)
+    tick("masks")
+    truth = _read_truth(tuple(samples), tuple(original_sizes), geometry, paper_eval)
+    views = {"full": View(truth.full, lambda i: geometry.backward(maps[i], original_sizes[i])[0])}
+    if truth.paper is not None:
+        shapes = truth.paper.shapes
+        views = {"paper": View(truth.paper, lambda i: resize_map(maps[i], shapes[i] or ()))} | views
+    result = measure(samples, scores, views, metric, {}, tick)
+    result.pixels_seen = truth.seen
+    result.warnings = [*truth.warnings, *result.warnings]
     return result
 
 
-def _named(where: str, values: Mapping[str, Any]) -> dict[str, Any]:
-    return {f"{where}.{name}": value for name, value in values.items()}
+def measure(
+    samples: Sequence[Sample],
+    scores: np.ndarray,
+    views: Mapping[str, View],
+    metric: Mapping[str, Any] | MetricSettings | None = None,
+    without: Mapping[str, str] | None = None,
+    tick: Callable[[str], object] = lambda text: None,
+) -> Scored:
+    """All that `metric` asks for: of the image scores, and of the pixels of each view.
+
+    views: by geometry. without: geometries that have no pixel metrics, with the reason.
+    """
+    settings = metric if isinstance(metric, MetricSettings) else MetricSettings.from_config(metric)
+    labels = np.array([sample.label for sample in samples], int)
+    result = Scored()
+    tick("image metrics")
+    _add(result, "image", None, scores, labels, settings, settings.chosen(IMAGE, False))
+    for where, reason in (without or {}).items():
+        names = settings.chosen(PIXEL, False)
+        result.metrics[where] = dict.fromkeys(names, float("nan"))
+        result.undefined |= {f"{where}.{name}": reason for name in names}
+    held: dict[str, tuple[Sequence[np.ndarray], PixelTruth]] = {}
+    for where, view in views.items():
+        names = settings.chosen(PIXEL, view.truth.defects is not None)
+        if not names:
+            result.metrics[where] = {}
+            continue
+        tick(f"pixel metrics, {_GEOMETRY.get(where, where)}")
+        size = 4 * sum(h * w for h, w in filter(None, view.truth.shapes))
+        maps: Sequence[np.ndarray] = list(view) if size <= settings.memory else view
+        _add(result, where, (maps, view.truth), scores, labels, settings, names)
+        if settings.by_defect or settings.compat:
+            held[where] = maps, view.truth
+    if settings.replicates:
+        result.bootstrap = {
+            "replicates": settings.replicates,
+            "level": settings.level,
+            "seed": _BOOTSTRAP_SEED,
+        }
+    if settings.compat:
+        _add_compatible(result, held, scores, labels, settings, tick)
+    if settings.by_defect:
+        tick("metrics by kind of defect")
+        _add_by_defect(result, held, samples, scores, labels, settings)
+    return result
+
+
+_GEOMETRY = {"paper": "geometry of the paper", "full": "original geometry"}
+
+
+def _add(
+    result: Scored,
+    where: str,
+    pixels: tuple[Sequence[np.ndarray], PixelTruth] | None,
+    scores: np.ndarray,
+    labels: np.ndarray,
+    settings: MetricSettings,
+    names: Sequence[str],
+) -> None:
+    """Values, operating points and intervals of one geometry; of the images where no pixels are given."""
+    maps, truth = pixels if pixels is not None else (None, None)
+    found = evaluate(maps, truth, scores, labels, names, memory=settings.memory)
+    kind = "image" if pixels is None else "pixel"
+    threshold = settings.image_threshold if pixels is None else settings.pixel_threshold
+    result.metrics[where] = found.values
+    result.undefined |= {f"{where}.{name}": reason for name, reason in found.reasons.items()}
+    if found.bounds:
+        result.bounds[where] = found.bounds
+    points: dict[str, dict[str, float]] = {}
+    if kind in found.thresholds:
+        result.thresholds[where] = found.thresholds[kind]
+        points["f1max"] = {"threshold": found.thresholds[kind], **found.points[kind]}
+    if threshold is not None:
+        given = (
+            at_threshold(scores, labels, threshold) if pixels is None else at_threshold(*pixels, threshold)
+        )
+        points["given"] = {"threshold": threshold, **given}
+    if points:
+        result.operating_points[where] = points
+    if settings.replicates:
+        how: dict[str, Any] = {
+            "replicates": settings.replicates,
+            "level": settings.level,
+            "seed": _BOOTSTRAP_SEED,
+        }
+        defined = [name for name in names if found.values[name] == found.values[name]]
+        intervals: Mapping[str, Interval]
+        if pixels is None:
+            intervals = bootstrap_images(scores, labels, defined, **how)
+        else:
+            intervals = bootstrap_pixels(*pixels, defined, labels=labels, exact=found.values, **how)
+        if intervals:
+            result.intervals[where] = {
+                name: {"low": one.low, "high": one.high, "se": one.se} for name, one in intervals.items()
+            }
+
+
+def _add_compatible(
+    result: Scored,
+    held: Mapping[str, tuple[Sequence[np.ndarray], PixelTruth]],
+    scores: np.ndarray,
+    labels: np.ndarray,
+    settings: MetricSettings,
+    tick: Callable[[str], object],
+) -> None:
+    """Other projects score maps at the size of the method's own evaluation: `paper`, where there is one."""
+    where = next(iter(held), None)
+    for mode in settings.compat:
+        tick(f"metrics as {mode} computes them")
+        maps, truth = held[where] if where is not None else (None, None)
+        values, reasons = compatible_with_reasons(mode, maps, truth, scores, labels)
+        result.compat[mode] = values
+        result.undefined |= {f"{mode}.{name}": reason for name, reason in reasons.items()}
+
+
+def _add_by_defect(
+    result: Scored,
+    held: Mapping[str, tuple[Sequence[np.ndarray], PixelTruth]],
+    samples: Sequence[Sample],
+    scores: np.ndarray,
+    labels: np.ndarray,
+    settings: MetricSettings,
+) -> None:
+    """Each kind of defect on its own images and all normal ones."""
+    for defect in sorted({sample.defect for sample in samples if sample.label == ANOMALOUS}):
+        own = [i for i, sample in enumerate(samples) if sample.label != ANOMALOUS or sample.defect == defect]
+        names = settings.chosen(IMAGE, False)
+        values = {"image": evaluate(None, None, scores[own], labels[own], names).values}
+        for where, (maps, truth) in held.items():
+            names = settings.chosen(PIXEL, truth.defects is not None)
+            part = View(truth.subset(own), lambda i, maps=maps, own=own: maps[own[i]])  # type: ignore[misc]
+            found = evaluate(part, part.truth, scores[own], labels[own], names, memory=settings.memory)
+            values[where] = found.values
+        result.by_defect[defect] = values
 
 
 def _no_pixel_metrics(samples: Sequence[Sample], maps: Sequence[np.ndarray] | None) -> str | None:
@@ -90,43 +241,53 @@ def _no_pixel_metrics(samples: Sequence[Sample], maps: Sequence[np.ndarray] | No
     return None
 
 
-def _add(
-    result: Scored,
-    where: str,
-    pixels: tuple[list[np.ndarray], list[np.ndarray]],
-    scores: np.ndarray,
-    labels: np.ndarray,
-    names: Sequence[str],
-    ignore: list[np.ndarray | None] | None = None,
-) -> None:
-    found = evaluate(*pixels, scores, labels, names, ignore=ignore)
-    result.metrics[where] = found.values
-    result.undefined |= _named(where, found.reasons)
-    result.thresholds |= {f"{where}.{k}": v for k, v in found.thresholds.items() if k != "image"}
+@dataclass(frozen=True, eq=False)
+class _Truth:
+    """The pixel truth of a test set in both geometries, and what reading its masks showed."""
+
+    full: PixelTruth
+    paper: PixelTruth | None
+    seen: float  # share of all pixels
+    warnings: tuple[str, ...]
 
 
-def _paper(
-    masks: Sequence[np.ndarray], maps: Sequence[np.ndarray], geometry: Geometry, paper_eval: Mapping[str, Any]
-) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Masks brought to the method's view, maps to the masks' size."""
-    rule, interpolation = paper_eval["mask_rule"], paper_eval["mask_interpolation"]
-    small = [geometry.forward_mask(mask, rule, interpolation, paper_eval.get("size")) for mask in masks]
-    sized = [resize_map(m, (s.shape[0], s.shape[1])) for m, s in zip(maps, small, strict=True)]
-    return sized, small
+_KEPT: dict[Any, _Truth] = {}  # of the last test sets: methods in a row are scored on the same
 
 
-def _full(
-    masks: Sequence[np.ndarray],
-    maps: Sequence[np.ndarray],
-    original_sizes: Sequence[tuple[int, int]],
+def _read_truth(
+    samples: tuple[Sample, ...],
+    sizes: tuple[tuple[int, int], ...],
     geometry: Geometry,
-) -> tuple[list[np.ndarray], list[np.ndarray | None], float]:
-    """Maps on the original images; what a crop hid counts as missed where defective, else not at all."""
-    full_maps, ignore, seen_pixels, pixels = [], [], 0, 0
-    for mask, small, size in zip(masks, maps, original_sizes, strict=True):
-        full, seen = geometry.backward(small, (int(size[0]), int(size[1])))
-        full_maps.append(full)
-        ignore.append(None if seen is None else ~seen & ~mask)
-        pixels += full.size
-        seen_pixels += full.size if seen is None else int(seen.sum())
-    return full_maps, ignore, seen_pixels / pixels
+    paper_eval: Mapping[str, Any] | None,
+) -> _Truth:
+    """Every mask, read one by one: brought to the method's view, and as it is.
+
+    In `full`, what a crop hid counts as missed where defective, else not at all.
+    """
+    written = tuple(p.stat().st_mtime_ns for s in samples if s.mask for p in s.mask.paths if p.is_file())
+    key = samples, sizes, geometry, str(sorted((paper_eval or {}).items())), written
+    if key in _KEPT:
+        return _KEPT[key]
+    full, paper, empty, seen_pixels = [], [], [], 0
+    for sample, size in zip(samples, sizes, strict=True):
+        mask, seen = read_mask(sample.mask, size, sample.name), geometry.seen(size)
+        if sample.label == ANOMALOUS and not mask.any():
+            empty.append(sample.name)
+        full.append(PixelTruth.of([mask], None if seen is None else [~seen & ~mask]))
+        seen_pixels += mask.size if seen is None else int(seen.sum())
+        if paper_eval is not None:
+            rule, interpolation = paper_eval["mask_rule"], paper_eval["mask_interpolation"]
+            paper.append(
+                PixelTruth.of([geometry.forward_mask(mask, rule, interpolation, paper_eval.get("size"))])
+            )
+    warnings = [f"{len(empty)} anomalous image(s) have an empty mask, first {empty[0]}"] if empty else []
+    found = _Truth(
+        PixelTruth.join(full),
+        PixelTruth.join(paper) if paper_eval is not None else None,
+        seen_pixels / sum(h * w for h, w in sizes),
+        tuple(warnings),
+    )
+    if len(_KEPT) >= 2:
+        _KEPT.pop(next(iter(_KEPT)))
+    _KEPT[key] = found
+    return found

@@ -36,7 +36,12 @@ def fit_fingerprint(
         {
             "settings": settings,
             "sources": method.get("revision")
-            or sources(*targets(settings["model"]), "ad_bench.geometry", "ad_bench.datasets.images"),
+            or sources(
+                *targets(settings["model"]),
+                "ad_bench.geometry",
+                "ad_bench.datasets.images",
+                "ad_bench.runner.trainset",
+            ),
             "train": [_identity(s) for s in (*group.train, *group.support)],
             "seed": seed,
             "geometry": str(geometry),

@@ -16,9 +16,11 @@ from ad_bench.config import Choice, backbones
 from ad_bench.datasets.dataset import DataSet
 from ad_bench.errors import AdbenchError, UsageError, closest
 from ad_bench.geometry import Geometry
+from ad_bench.metrics.settings import MetricSettings
 from ad_bench.parts.weights import Weights, find_weights
 from ad_bench.records import CellId, Record, find
 from ad_bench.runner.fingerprint import digest, evaluation_fingerprint, fit_fingerprint
+from ad_bench.runner.maps import stored_as
 from ad_bench.samples import Group, Sample
 
 RERUN = ("never", "failed", "always")
@@ -97,6 +99,8 @@ def _add(plan: Plan, choice: Choice, datasets: dict[str, DataSet]) -> None:
         raise UsageError(
             f"rerun={config.rerun}: expected {', '.join(RERUN)}.{closest(str(config.rerun), RERUN)}"
         )
+    stored_as(config.save.maps)  # refuses a word that it does not know
+    MetricSettings.from_config(OmegaConf.to_container(config.metric))  # type: ignore[arg-type]
     key = str(OmegaConf.to_container(config.dataset))
     dataset = datasets.setdefault(key, DataSet.from_config(config.dataset))
     categories = _categories(choice, dataset, plan)

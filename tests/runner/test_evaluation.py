@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+import os
 from pathlib import Path
 
 import numpy as np
@@ -96,9 +98,9 @@ def test_only_the_metrics_asked_for(tmp_path: Path) -> None:
     mask = square(slice(2, 5), slice(2, 5))
     samples = [sample(tmp_path, "a", None), sample(tmp_path, "b", mask)]
     maps = [np.zeros((8, 8), np.float32), mask.astype(np.float32)]
-    names = ["image_auroc", "pixel_aupro@0.05"]
+    metric = {"names": ["image_auroc", "pixel_aupro@0.05"]}
     scored = score_cell(
-        samples, np.array([0.0, 1.0]), maps, [(8, 8)] * 2, Geometry(size=(8, 8)), WHOLE, names
+        samples, np.array([0.0, 1.0]), maps, [(8, 8)] * 2, Geometry(size=(8, 8)), WHOLE, metric
     )
     assert scored.metrics == {
         "image": {"image_auroc": 1.0},
@@ -111,3 +113,88 @@ def test_a_mask_of_another_size_is_named(tmp_path: Path) -> None:
     samples = [sample(tmp_path, "a", square(slice(0, 2), slice(0, 2), size=9))]
     with pytest.raises(DataError, match="a_mask"):
         score_cell(samples, np.array([1.0]), [np.zeros((8, 8))], [(8, 8)], Geometry(size=(8, 8)), WHOLE)
+
+
+def made(folder: Path, count: int = 8) -> tuple[list[Sample], np.ndarray, list[np.ndarray]]:
+    """Half normal, half with a square that the map finds partly; two kinds of defects."""
+    rng = np.random.default_rng(0)
+    samples, maps = [], []
+    for i in range(count):
+        mask = None if i % 2 == 0 else square(slice(i, i + 4), slice(2, 7), size=16)
+        one = sample(folder, str(i), mask)
+        maps.append(rng.normal(size=(16, 16)).astype(np.float32) + (0 if mask is None else 1.5 * mask))
+        samples.append(one if i % 4 != 3 else dataclasses.replace(one, defect="dent"))
+    return samples, np.array([m.max() for m in maps]), maps
+
+
+def test_more_is_computed_where_the_settings_ask_for_it(tmp_path: Path) -> None:
+    samples, scores, maps = made(tmp_path)
+    where = ([(16, 16)] * len(maps), Geometry(size=(16, 16)), WHOLE)
+    plain = score_cell(samples, scores, maps, *where)
+    assert not plain.intervals
+    assert not plain.bounds
+    assert not plain.compat
+    assert not plain.by_defect
+    metric = {
+        "aupro_limits": [0.3, 0.05],
+        "intervals": {"replicates": 50, "level": 0.9},
+        "threshold": {"image": 3.0, "pixel": 1.0},
+        "compat": ["imiad", "ader"],
+        "by_defect": True,
+    }
+    full = score_cell(samples, scores, maps, *where, metric)
+    for part in ("image", "paper", "full"):
+        assert plain.metrics[part].items() <= full.metrics[part].items()
+        assert full.intervals[part].keys() == full.metrics[part].keys()
+        for name, interval in full.intervals[part].items():
+            assert 0 <= interval["low"] < interval["high"] <= 1, name
+        best, given = (full.operating_points[part][kind] for kind in ("f1max", "given"))
+        assert best["threshold"] == full.thresholds[part]
+        assert given["f1"] < best["f1"]
+    assert full.metrics["full"].keys() - plain.metrics["full"].keys() == {"pixel_aupro@0.05"}
+    assert full.operating_points["full"]["given"]["threshold"] == 1.0
+    called = np.stack(maps) >= 1.0
+    blank = np.zeros((16, 16), bool)
+    truth = np.stack(
+        [blank if s.mask is None else np.array(Image.open(s.mask.paths[0])) > 0 for s in samples]
+    )
+    assert full.operating_points["full"]["given"]["recall"] == (called & truth).sum() / truth.sum()
+    assert full.bootstrap == {"replicates": 50, "level": 0.9, "seed": 0}
+    assert full.compat["imiad"]["pixel_auroc"] == full.metrics["paper"]["pixel_auroc"]
+    assert full.compat["ader"]["pixel_auroc"] != full.metrics["paper"]["pixel_auroc"]
+    assert set(full.by_defect) == {"spot", "dent"}
+    own = [i for i, one in enumerate(samples) if one.defect in ("good", "dent")]
+    alone = score_cell([samples[i] for i in own], scores[own], [maps[i] for i in own], where[0][: len(own)],
+                       *where[1:], {"aupro_limits": [0.3, 0.05]})  # fmt: skip
+    assert full.by_defect["dent"] == alone.metrics
+
+
+def test_a_test_set_beyond_the_memory_is_bounded_and_says_so(tmp_path: Path) -> None:
+    samples, scores, maps = made(tmp_path)
+    where = ([(16, 16)] * len(maps), Geometry(size=(16, 16)), WHOLE)
+    exact = score_cell(samples, scores, maps, *where)
+    asked: list[int] = []
+
+    class Watched(list):  # type: ignore[type-arg]
+        def __getitem__(self, index):  # type: ignore[no-untyped-def]
+            asked.append(index)
+            return super().__getitem__(index)
+
+    bounded = score_cell(samples, scores, Watched(maps), *where, {"memory": 1e-9})
+    assert bounded.bounds["full"].keys() == exact.metrics["full"].keys()
+    for part in ("paper", "full"):
+        for name, bound in bounded.bounds[part].items():
+            assert abs(bounded.metrics[part][name] - exact.metrics[part][name]) <= bound < 1e-3, name
+    assert bounded.metrics["image"] == exact.metrics["image"]
+    assert "image" not in bounded.bounds
+    assert max(map(asked.count, set(asked))) == 4, "each map twice in each geometry"
+
+
+def test_a_mask_that_changed_on_the_disk_is_read_again(tmp_path: Path) -> None:
+    samples, scores, maps = made(tmp_path)
+    where = ([(16, 16)] * len(maps), Geometry(size=(16, 16)), WHOLE)
+    before = score_cell(samples, scores, maps, *where)
+    path = samples[1].mask.paths[0]  # type: ignore[union-attr]
+    Image.fromarray(square(slice(0, 1), slice(0, 1), size=16).astype(np.uint8) * 255).save(path)
+    os.utime(path, ns=(1, 1))
+    assert score_cell(samples, scores, maps, *where).metrics["full"] != before.metrics["full"]
