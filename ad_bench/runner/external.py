@@ -266,7 +266,8 @@ def _other_sizes(truth: Truth, shapes: Sequence[tuple[int, int]]) -> list[str]:
             "pixels: write them at the size of their image"
         )
         said.append(
-            f"{len(odd)} normal images have maps of none of the masks' sizes ({wanted}), first {odd[0]}; {done}"
+            f"{len(odd)} normal images have maps of none of the masks' sizes ({wanted}), first {odd[0]}; "
+            + done
         )
     return said
 
