@@ -6,6 +6,11 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 UV := $(shell command -v uv 2>/dev/null)
 READY := $(VENV)/.ready
+ifneq ($(UV),)
+INSTALL := VIRTUAL_ENV=$(abspath $(VENV)) $(UV) pip install --quiet --compile-bytecode -e
+else
+INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check -e
+endif
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test check bench tables clean
 
@@ -19,12 +24,11 @@ $(READY): pyproject.toml
 	  { echo "$(PYTHON) is $$($(PYTHON) --version 2>&1); adbench needs Python 3.11 or newer: make PYTHON=python3.12 ..."; exit 1; }
 ifneq ($(UV),)
 	test -x $(BIN)/python || $(UV) venv --quiet --python $(PYTHON) $(VENV)
-	VIRTUAL_ENV=$(abspath $(VENV)) $(UV) pip install --quiet --compile-bytecode -e '.[dev]'
 else
 	test -x $(BIN)/pip || $(PYTHON) -m venv --clear $(VENV) || \
 	  { echo "no venv module: apt-get install python3-venv, or install uv"; exit 1; }
-	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev]'
 endif
+	$(INSTALL) '.[dev]'
 	@touch $(READY)
 
 demo: $(READY)  ## every method so far on the embedded data; tables on screen and in results/
@@ -41,6 +45,7 @@ check: $(READY)  ## format, lint, types, tests
 	$(BIN)/python -m pytest -q
 
 bench: $(READY)  ## speed against peers and brute force
+	$(INSTALL) '.[bench]'  # the peers
 	for script in scripts/bench_*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
 tables: $(READY)  ## the committed tables again, from the committed records

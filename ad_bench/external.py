@@ -31,7 +31,8 @@ def read_maps(folder: Path, samples: Sequence[Sample]) -> list[NDArray[Any]]:
     A map is `<folder>/<name>.npy` (or .npz with one array, .tiff, .tif), where <name> is the sample's name
     without its suffix, with or without the leading category, or `<category>/test/<defect>/<stem>`, the layout
     of MVTec's evaluation code. Or all are in one archive, `<folder>/maps.npz` or `folder` itself, keyed by
-    these names or by the sample's full name. (1, H, W) and (H, W, 1) are read as (H, W), integers as float32.
+    these names or by the sample's full name. (1, H, W) and (H, W, 1) are read as (H, W), integers as floats
+    that hold them: float32 for 8 and 16 bits, else float64.
     -inf stands for pixels that were never seen; NaN and +inf are refused.
     """
     folder = Path(folder)
@@ -220,7 +221,7 @@ def _as_map(array: NDArray[Any], where: str) -> NDArray[Any]:
     if array.ndim != 2 or array.size == 0:
         raise DataError(f"{where} has shape {shape}; an anomaly map is (H, W), (1, H, W) or (H, W, 1)")
     if array.dtype.kind in "iub":
-        array = array.astype(np.float32)
+        array = array.astype(np.result_type(np.float32, array.dtype))
     if array.dtype.kind != "f":
         raise DataError(f"{where} holds {array.dtype}; an anomaly map holds real numbers")
     bad = np.isnan(array) | (array == np.inf)

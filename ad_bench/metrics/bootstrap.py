@@ -341,9 +341,11 @@ def _measure(
                 values[name] = np.einsum("rk,rk->r", hits, precision) / positives
             elif metric in gains:
                 values[name] = _area(gains[metric], normal, fp, limit)
-            else:
+            elif metric.endswith("_f1max") or metric == "pixel_iou":
                 f1 = np.max(2 * tp / (positives[:, None] + tp + fp), axis=1)
                 values[name] = f1 / (2 - f1) if metric == "pixel_iou" else f1
+            else:
+                raise ValueError(f"no bootstrap is written for {name}; add it to _measure")
         for found in values.values():
             found[(positives == 0) | (negatives == 0)] = np.nan
     return values

@@ -15,12 +15,12 @@ from numpy.typing import ArrayLike, NDArray
 from ad_bench.metrics.counting import bincount
 from ad_bench.metrics.grid import Grid, place_of, score_at
 from ad_bench.metrics.measures import area_shares, rates
-from ad_bench.metrics.ranking import Array, as_map, blocks, check_scores, saturating
+from ad_bench.metrics.ranking import Array, as_map, blocks, check_scores, saturating, score_type
 from ad_bench.metrics.truth import PixelTruth
 
-CELLS = 1 << 22  # 32 MB for each of the four histograms
+CELLS = 1 << 21  # 16 MB for each of the four histograms
 _TRIED = 1 << 12  # cells at which the two kinds of grid are compared
-_KEPT = 1 << 24  # pixels whose cells are kept before they are counted
+_KEPT = 1 << 22  # pixels whose cells are kept before they are counted
 _SAMPLE = 1 << 18  # pixels, and defect pixels, that the grid is chosen by
 _TERMS = 8  # of a harmonic sum that are added one by one
 _OFTEN = 4  # times that a score must occur among these to have a cell of its own
@@ -64,7 +64,10 @@ class BoundedRanking:
         if name in ("pixel_f1max", "pixel_iou"):
             low, high = self._f1(after), self._f1(np.where(self.tied, after, self.above))
             return (low, high) if name == "pixel_f1max" else (low / (2 - low), high / (2 - high))
-        gain = {"pixel_aupro": self.overlap, "pixel_spro": self.saturated}[name]
+        gains = {"pixel_aupro": self.overlap, "pixel_spro": self.saturated}
+        if name not in gains:
+            raise ValueError(f"no bound is known for {name}; add it to BoundedRanking.enclosure")
+        gain = gains[name]
         if gain is None or limit is None:
             raise ValueError(f"{name} needs a limit, and a histogram made with its regions or defects")
         whole, none = float(np.sum(gain)), np.zeros_like(self.ties)
@@ -112,7 +115,7 @@ def rank_bounded(
 ) -> BoundedRanking:
     """The histogram of the pixels of all images; each map is asked for twice, one at a time.
 
-    Holds a few hundred MB whatever the number and size of the maps (at 2^22 cells). Raises as `rank_pixels`.
+    Holds a few hundred MB whatever the number and size of the maps (at 2^21 cells). Raises as `rank_pixels`.
     """
     if len(maps) != len(truth):
         raise ValueError(f"one mask for each map: got {len(maps)} maps, {len(truth)} masks")
@@ -172,7 +175,7 @@ class _Cells:
             values = as_map(maps[image], image)
             truth.check_shape(image, values.shape)
             check_scores([values], [truth.seen[image]], image)
-            kinds.add(np.result_type(np.float32, values.dtype))
+            kinds.add(score_type([values]))
             scores = values.ravel()[truth.spots[image]]
             finite = scores[scores > -np.inf]
             if len(finite):

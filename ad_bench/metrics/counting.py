@@ -15,6 +15,7 @@ Array = NDArray[Any]
 Codes = NDArray[np.int32]
 BLOCK = 1 << 18  # pixels worked on at once: a few arrays of so many stay in the processor's cache
 _KEPT = 1 << 22  # codes kept, or more, before they are counted: a count costs as much as there are scores
+_PENDING = 1 << 20  # pixels to be searched for that wait for one another
 _FEW = 1 << 16  # fewer pixels are sorted sooner than a table is made
 _CELLS = (1 << 14, 1 << 24)  # of the grid; float32 tells no more than 2^24 whole numbers apart
 _PER_SCORE = 32  # cells for each defect score, so that few pixels share the cell of one
@@ -39,27 +40,31 @@ class Places:
         taken = np.zeros(-(-(grid.cells + 1) // 32) * 32, bool)
         taken[cell[first]] = True
         words = np.packbits(taken, bitorder="little").view("<u4").astype(np.uint32, copy=False)
-        self._words = words.view(np.int32)
-        self._until = np.cumsum(np.bitwise_count(words), dtype=np.int32)  # taken cells to the end of the word
+        until = np.cumsum(np.bitwise_count(words), dtype=np.int32)  # taken cells to the end of the word
+        # Side by side, as they are read together.
+        self._table = np.stack([words.view(np.int32), until], axis=1).view(np.int64).ravel()
         # Of each taken cell its lowest score, the place of that, and whether there are more.
         self._lowest, self._first = rising[first], first
         self._crowded = np.diff(np.append(first, len(rising))) > 1
         self._before = np.append(2 * first, 2 * len(rising))  # the place of what lies below a taken cell
         self._tie = len(first) + 1  # codes: taken cells below; from here on ties; at last what is left
         self._last = self._tie + len(rising)
-        self.counts = np.zeros(2 * len(rising) + 1, np.int64)
+        self._counts = np.zeros(self._last + 1, np.int64)
         self._left: list[Array] = []
+        self._pending = 0
+        self._searched: NDArray[np.int64] | None = None
         self._codes, self._filled = np.empty(max(_KEPT, 8 * len(rising)), np.int32), 0
         self._float = np.empty(BLOCK, rising.dtype)
-        self._room = np.empty((3, BLOCK), np.int32)
+        self._room, self._found = np.empty((2, BLOCK), np.int32), np.empty(BLOCK, np.int64)
         self._ones, self._flags = np.empty(BLOCK, np.uint8), np.empty(BLOCK, bool)
 
     def cost(self, sample: Array) -> float:
         """Nanoseconds that a pixel beyond its look-up is likely to take, judged by some of them."""
         cell = self.grid.of(sample)
-        word = self._words.view(np.uint32)[cell >> 5] >> (cell & 31).astype(np.uint32)
+        word, until = self._table[cell >> 5].view(np.uint32).reshape(-1, 2).T
+        word = word >> (cell & 31).astype(np.uint32)
         inside = (word & 1).astype(bool)
-        below = self._until[cell[inside] >> 5] - np.bitwise_count(word[inside])
+        below = until[inside] - np.bitwise_count(word[inside])
         unsure = np.count_nonzero((sample[inside] > self._lowest[below]) & self._crowded[below])
         return (_COMPARE * np.count_nonzero(inside) + _SEARCH * unsure) / max(len(sample), 1)
 
@@ -70,16 +75,17 @@ class Places:
             self._tally()
         codes = self._codes[self._filled : self._filled + size]
         self._filled += size
-        cell, at, word = (room[:size] for room in self._room)
-        bits, ones, inside = word.view(np.uint32), self._ones[:size], self._flags[:size]
+        cell, at = (room[:size] for room in self._room)
+        found, ones, inside = self._found[:size], self._ones[:size], self._flags[:size]
         self.grid.of(scores, cell, self._float[:size])
         np.right_shift(cell, 5, out=at)
-        _take(self._words, at, word)
-        _take(self._until, at, codes)
+        _take(self._table, at, found)
+        word, until = found.view(np.uint32).reshape(-1, 2).T
+        bits, cell = at.view(np.uint32), cell.view(np.uint32)
         np.bitwise_and(cell, 31, out=cell)
-        np.right_shift(bits, cell.view(np.uint32), out=bits)  # the last bit is now that of the pixel's cell
+        np.right_shift(word, cell, out=bits)  # the last bit is now that of the pixel's cell
         np.bitwise_count(bits, out=ones)
-        np.subtract(codes, ones, out=codes)
+        np.subtract(until.view(np.int32), ones, out=codes)
         np.bitwise_and(bits, 1, out=bits)
         np.copyto(inside, bits, casting="unsafe")
         self._compare(scores, codes, np.flatnonzero(inside))
@@ -91,30 +97,40 @@ class Places:
         equal = np.flatnonzero(value == defect)
         tie = self._tie + self._first.take(below.take(equal))
         above = value > defect
-        # Above the lowest of several: where exactly is found for all blocks together.
+        # Above the lowest of several: where exactly is found for many blocks together.
         unsure = np.flatnonzero(above & self._crowded.take(below))
         self._left.append(value.take(unsure))
+        self._pending += len(unsure)
+        if self._pending > _PENDING:
+            self._search()
         below += above
         below[equal] = tie
         below[unsure] = self._last
         codes[shared] = below
 
     def _tally(self) -> None:
-        found = bincount(self._codes[: self._filled], self._last + 1)
-        self.counts[self._before] += found[: self._tie]
-        self.counts[1::2] += found[self._tie : self._last]
+        self._counts += bincount(self._codes[: self._filled], len(self._counts))
         self._filled = 0
+
+    def _search(self) -> None:
+        left = np.concatenate(self._left)
+        self._left, self._pending = [], 0
+        left.sort()  # searched for in order, neighbours find what they need in the cache
+        places = np.searchsorted(self.rising, left)
+        places += np.searchsorted(self.rising, left, side="right")
+        if self._searched is None:
+            self._searched = np.zeros(2 * len(self.rising) + 1, np.int64)
+        self._searched += np.bincount(places, minlength=len(self._searched))
 
     def finish(self) -> NDArray[np.int64]:
         """(2 U + 1,) pixels at each place, of all blocks so far."""
         self._tally()
-        if self._left:
-            left = np.concatenate(self._left)
-            left.sort()  # searched for in order, neighbours find what they need in the cache
-            places = np.searchsorted(self.rising, left) + np.searchsorted(self.rising, left, side="right")
-            self.counts += np.bincount(places, minlength=len(self.counts))
-            self._left = []
-        return self.counts
+        if self._pending:
+            self._search()
+        counts = np.zeros(2 * len(self.rising) + 1, np.int64)
+        counts[self._before] = self._counts[: self._tie]
+        counts[1::2] = self._counts[self._tie : self._last]
+        return counts if self._searched is None else counts + self._searched
 
 
 def count_places(
@@ -146,7 +162,7 @@ def count_places(
     return best[1].finish()
 
 
-def _take(table: Codes, at: Codes, out: Codes) -> None:
+def _take(table: NDArray[np.int64], at: Codes, out: NDArray[np.int64]) -> None:
     """out = table[at]; by torch, where it is loaded anyway, as its int32 indices need no copy."""
     torch = sys.modules.get("torch")
     if torch is None:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 Cells = NDArray[np.int32]
+_FEW = 1 << 14  # fewer are sorted as soon as they are counted
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +39,7 @@ class Grid:
         low, high = _ordered(ends) if ordered else ends
         with np.errstate(over="ignore", divide="ignore"):
             width = dtype.type(high - low)
-            scale = dtype.type((cells - 1) / width) if width > 0 else dtype.type(0)
+            scale = dtype.type((cells - 2) / width) if width > 0 else dtype.type(0)
         if not np.isfinite(width) or not np.isfinite(scale) or scale == 0:
             return None
         return cls(low, scale, cells, ordered)
@@ -63,6 +64,20 @@ def place_of(scores: Array) -> NDArray[Any]:
     """The place of each float among all numbers of its type, a signed integer of the same width."""
     bits = (scores + scores.dtype.type(0)).view(f"i{scores.dtype.itemsize}")  # -0.0 becomes 0.0, its equal
     return _mirror(bits)
+
+
+def order_of(scores: Array) -> NDArray[np.intp]:
+    """The stable order of floats, lowest first: that of np.argsort(kind="stable"), sooner for float32.
+
+    In two halves of 16 bits, which NumPy sorts by counting.
+    """
+    if scores.dtype != np.float32 or len(scores) < _FEW:
+        return np.argsort(scores, kind="stable")
+    place = place_of(scores).view(np.uint32) ^ np.uint32(
+        1 << 31
+    )  # from signed to unsigned, in the same order
+    order = np.argsort(place.astype(np.uint16), kind="stable")
+    return order[np.argsort((place >> np.uint32(16)).astype(np.uint16)[order], kind="stable")]
 
 
 def score_at(place: NDArray[Any], kind: np.dtype[Any]) -> Array:

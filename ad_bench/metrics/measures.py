@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ad_bench.metrics.ranking import Ranking, as_map
+from ad_bench.errors import PredictionError
+from ad_bench.metrics.ranking import Ranking, as_map, check_scores
 from ad_bench.metrics.truth import PixelTruth, as_mask
 
 NAN = float("nan")
@@ -143,7 +144,13 @@ def at_threshold(
     if not isinstance(labels, PixelTruth) and (not len(scores) or np.ndim(scores[0]) == 0):
         if ignore is not None:
             raise ValueError("ignore is for maps; drop images from scores and labels instead")
-        called = np.asarray(scores) >= limit
+        values = np.asarray(scores)
+        if np.isnan(values).any():
+            raise PredictionError(
+                f"{int(np.isnan(values).sum())} NaN among {len(values)} image scores, first at image "
+                f"{int(np.argmax(np.isnan(values)))}; scores must be numbers"
+            )
+        called = values >= limit
         truth = as_mask(labels, 0, called.shape)
         tp, positives = int(np.count_nonzero(called & truth)), int(np.count_nonzero(truth))
         return rates(tp, int(np.count_nonzero(called)) - tp, positives, truth.size - positives)
@@ -152,6 +159,7 @@ def at_threshold(
     for image, (spots, seen) in enumerate(zip(pixels.spots, pixels.seen, strict=True)):
         values = as_map(scores[image], image)
         pixels.check_shape(image, values.shape)
+        check_scores([values], [seen], image)
         called = values.ravel() >= limit
         right = int(np.count_nonzero(called[spots]))
         counted = called if seen is None else called[seen]

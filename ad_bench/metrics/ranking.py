@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ad_bench.errors import PredictionError
 from ad_bench.metrics.counting import BLOCK, count_places
+from ad_bench.metrics.grid import order_of
 from ad_bench.metrics.truth import PixelTruth
 
 Array = NDArray[Any]
@@ -70,7 +71,7 @@ def rank_images(scores: ArrayLike, labels: ArrayLike) -> Ranking:
     wrong = ~((positive == 0) | (positive == 1))
     if wrong.any():
         at = int(np.argmax(wrong))
-        raise ValueError(f"labels are 0 (normal) or 1 (anomalous); got {positive[at]!r} for image {at}")
+        raise ValueError(f"labels are 0 (normal) or 1 (anomalous); got {positive[at]} for image {at}")
     bad = _unrankable(values)
     if bad.any():
         raise PredictionError(
@@ -152,12 +153,12 @@ class _Positives:
     @classmethod
     def of(cls, found: Array, gains: dict[str, NDArray[np.float64]]) -> _Positives:
         """found: (P,) scores in any order. gains: by name (P,), what each adds to an overlap."""
-        order = np.argsort(found) if gains else None
-        rising = np.sort(found) if order is None else found[order]
+        order = order_of(found)
+        rising = found.take(order)
         first = np.flatnonzero(np.concatenate(([len(rising) > 0], rising[1:] != rising[:-1])))
         hits = np.diff(np.append(first, len(rising)))
         sums = {
-            name: np.add.reduceat(gain[order], first) if len(first) else np.empty(0)
+            name: np.add.reduceat(gain.take(order), first) if len(first) else np.empty(0)
             for name, gain in gains.items()
         }
         return cls(rising[first], hits, sums)
@@ -261,7 +262,12 @@ def check_scores(scores: Sequence[Array], seen: Sequence[NDArray[np.bool_] | Non
 
 def score_type(scores: Sequence[Array]) -> np.dtype[Any]:
     """The floating type that maps are ranked in: float32, or float64 where one needs it."""
-    return np.result_type(np.float32, *{values.dtype for values in scores})
+    return np.result_type(np.float32, *{_kind(values.dtype) for values in scores})
+
+
+def _kind(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """float64 for what is wider: the order of some longdoubles may be lost, as in most files it was."""
+    return np.dtype(np.float64) if dtype.itemsize > 8 else dtype
 
 
 def as_map(values: ArrayLike, image: int) -> Array:

@@ -206,6 +206,12 @@ def _add_compatible(
     for mode in settings.compat:
         tick(f"metrics as {mode} computes them")
         maps, truth = held[where] if where is not None else (None, None)
+        if isinstance(maps, View):  # they are written for maps in memory
+            reason = "the maps take more than metric.memory"
+            names = [name for name in result.metrics[str(where)] if "@" not in name]
+            result.compat[mode] = dict.fromkeys(names, float("nan"))
+            result.undefined |= {f"{mode}.{name}": reason for name in names}
+            continue
         values, reasons = compatible_with_reasons(mode, maps, truth, scores, labels)
         result.compat[mode] = values
         result.undefined |= {f"{mode}.{name}": reason for name, reason in reasons.items()}
