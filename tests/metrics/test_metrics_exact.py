@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from metric_oracles import brute_aupro, flat, made_set, sklearn_values
+from metric_oracles import brute_area, brute_aupro, brute_curve, flat, made_set, sklearn_values, swept_aupro
 
 from ad_bench.metrics import evaluate, evaluate_maps
 
@@ -33,12 +33,42 @@ def test_equals_scikit_learn(kind, seed):
 
 
 @pytest.mark.parametrize("kind", SETS)
-@pytest.mark.parametrize("limit", [0.01, 0.05, 0.3, 1.0])
-def test_aupro_equals_the_loop_over_all_thresholds(kind, limit):
+def test_aupro_equals_the_loop_over_all_thresholds(kind):
     maps, masks, scores, labels = made_set(7, **SETS[kind])
-    name = f"pixel_aupro@{limit}"
-    value = evaluate_maps(maps, masks, scores, labels, metrics=[name])[name]
-    assert value == pytest.approx(brute_aupro(maps, masks, limit), abs=1e-10, rel=0)
+    curve = brute_curve(maps, masks)
+    for limit in (0.01, 0.05, 0.3, 1.0):
+        name = f"pixel_aupro@{limit}"
+        value = evaluate_maps(maps, masks, scores, labels, metrics=[name])[name]
+        assert value == pytest.approx(brute_area(curve, limit), abs=1e-10, rel=0)
+        assert swept_aupro(maps, masks, limit) == pytest.approx(brute_area(curve, limit), abs=1e-12)
+
+
+# Six maps of 120 x 120, or of sizes that differ, are more pixels than are sorted for being few.
+LARGE = {kind: {**options, "size": 120} for kind, options in SETS.items() if kind != "ragged"} | {
+    "ragged": {"sizes": [(240, 240), (7, 310), (1, 1), (400, 3), (130, 240), (24, 5)], "levels": 4},
+    "256 levels": {"levels": 32, "size": 120, "dtype": np.float32},
+}
+
+
+@pytest.mark.parametrize("kind", LARGE)
+def test_more_pixels_equal_scikit_learn(kind):
+    maps, masks, scores, labels = made_set(1, **LARGE[kind])
+    assert sum(m.size for m in maps) > 1 << 16
+    values = evaluate_maps(maps, masks, scores, labels)
+    truth = sklearn_values(flat(maps), flat(masks))
+    ours = [values[f"pixel_{metric}"] for metric in ("auroc", "aupr", "f1max")]
+    assert ours == pytest.approx(truth, abs=1e-12, rel=0)
+    assert values["pixel_iou"] == pytest.approx(truth[2] / (2 - truth[2]), abs=1e-12, rel=0)
+
+
+@pytest.mark.parametrize("kind", LARGE)
+def test_aupro_of_more_pixels_equals_the_sweep(kind):
+    maps, masks, scores, labels = made_set(4, **LARGE[kind])
+    limits = [0.01, 0.05, 0.3, 1.0]
+    names = [f"pixel_aupro@{limit}" for limit in limits]
+    values = evaluate_maps(maps, masks, scores, labels, metrics=names)
+    wanted = [swept_aupro(maps, masks, limit) for limit in limits]
+    assert [values[name] for name in names] == pytest.approx(wanted, abs=1e-10, rel=0)
 
 
 @given(

@@ -180,7 +180,9 @@ def test_a_test_set_beyond_the_memory_is_bounded_and_says_so(tmp_path: Path) -> 
             asked.append(index)
             return super().__getitem__(index)
 
-    bounded = score_cell(samples, scores, Watched(maps), *where, {"memory": 1e-9})
+    bounded = score_cell(samples, scores, Watched(maps), *where, {"memory": 1e-9, "compat": ["ader"]})
+    assert np.isnan(bounded.compat["ader"]["pixel_auroc"]), "written for maps in memory"
+    assert bounded.undefined["ader.pixel_auroc"] == "the maps take more than metric.memory"
     assert bounded.bounds["full"].keys() == exact.metrics["full"].keys()
     for part in ("paper", "full"):
         for name, bound in bounded.bounds[part].items():
