@@ -90,8 +90,9 @@ def spro(ranking: Ranking, limit: float = 0.05) -> float:
 
 def _area(ranking: Ranking, gain: NDArray[np.float64], limit: float) -> float:
     """Area under the curve that rises by `gain` at each score, up to a false positive rate of `limit`."""
-    share = area_shares(ranking.above, ranking.ties, ranking.negatives, limit)
-    return float(np.dot(gain, share) / np.sum(gain))
+    within = int(np.searchsorted(ranking.above, limit * ranking.negatives))  # under what follows lies nothing
+    share = area_shares(ranking.above[:within], ranking.ties[:within], ranking.negatives, limit)
+    return float(np.dot(gain[:within], share) / np.sum(gain))
 
 
 def area_shares(
