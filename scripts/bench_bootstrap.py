@@ -12,7 +12,7 @@ import platform
 import tracemalloc
 from pathlib import Path
 
-from bench_metrics import cpu_name, cpu_seconds, made  # isort: skip  # sets one thread before NumPy is loaded
+from bench_metrics import cpu_name, cpu_seconds, made, publish  # isort: skip  # sets one thread before NumPy is loaded
 import numpy as np
 
 from ad_bench.metrics import evaluate_maps
@@ -121,10 +121,7 @@ def main() -> None:
         *time_table(options.images, options.size, options.replicates, options.repeats),
         *error_table(min(options.images), options.size, options.replicates, options.brute),
     ]
-    print("\n".join(lines))
-    if options.out:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text("\n".join(lines))
+    publish(lines, options.out)
 
 
 if __name__ == "__main__":

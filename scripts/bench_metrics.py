@@ -212,6 +212,13 @@ def cpu_name() -> str:
     )
 
 
+def publish(lines: list[str], out: Path | None) -> None:
+    print("\n".join(lines))
+    if out:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text("\n".join(lines))
+
+
 def installed(name: str) -> bool:
     return importlib.util.find_spec(name) is not None
 
@@ -480,10 +487,7 @@ def main() -> None:
     if options.stream:
         lines += ["## Larger than memory: bounded, not exact", "", *streams(options.stream, 1024)]
     lines += ["## On a GPU", "", *on_cuda(options.size)]
-    print("\n".join(lines))
-    if options.out:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text("\n".join(lines))
+    publish(lines, options.out)
 
 
 if __name__ == "__main__":
