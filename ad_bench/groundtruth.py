@@ -11,11 +11,9 @@ Three layouts, as the evaluation codes of MVTec expect them, and the plainest on
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,16 +21,14 @@ from numpy.typing import NDArray
 from ad_bench.datasets.files import IMAGE_SUFFIXES, described
 from ad_bench.datasets.folder import MASK_FOLDERS
 from ad_bench.datasets.images import mask_values
+from ad_bench.datasets.masks import LOCO_CONFIG, Defects, channel, grey_values, saturations, union
 from ad_bench.errors import DataError, UsageError, closest
 from ad_bench.external import SUFFIXES, files_below
-from ad_bench.samples import ANOMALOUS, NORMAL, MaskFiles, Sample
+from ad_bench.samples import ANOMALOUS, NORMAL, MaskFiles, Sample, mask_files
 
 NORMAL_FOLDERS = ("good", "normal", "ok")
 LOCO_FOLDERS = ("structural_anomalies", "logical_anomalies")
-LOCO_CONFIG = "defects_config.json"
 TRUTH_FOLDER, TEST_FOLDER = "ground_truth", "test"
-
-Defects = list[tuple[NDArray[np.bool_], int]]  # (H, W) and the saturation area in pixels, of each defect
 
 
 @dataclass(frozen=True)
@@ -89,18 +85,19 @@ def read_truth(matched: Matched) -> Truth:
     Raises DataError, naming the file, for other values and for what is no image.
     """
     loco = matched.layout == "loco"
-    saturations = _saturations(matched.home) if loco else {}
+    config = _config_path(matched.home)
+    known = saturations(config) if loco else {}
     samples: list[Sample] = []
     masks: list[NDArray[np.bool_] | None] = []
     defects: list[Defects | None] = []
     empty = []
     for sample in matched.samples:
-        mask, channels = None, None
-        if sample.mask is not None and loco and sample.label == ANOMALOUS:
-            channels = [_channel(path, saturations, matched.home) for path in sample.mask.paths]
-            mask = _union(sample.mask.paths, channels)
-        elif sample.mask is not None:
-            path = sample.mask.paths[0]
+        mask, channels, paths = None, None, mask_files(sample.mask)
+        if paths and loco and sample.label == ANOMALOUS:
+            channels = [channel(path, known, config) for path in paths]
+            mask = union(paths, channels)
+        elif paths:
+            path = paths[0]
             mask = _binary(path)
             if sample.name.count("/") == 1 and not mask.any():  # in no folder of its own, so the mask decides
                 sample = replace(sample, label=NORMAL, defect="good")
@@ -368,55 +365,10 @@ def _binary(path: Path) -> NDArray[np.bool_]:
     top = int(values.max())
     if top not in (0, 1, 255, 65535) or not ((values == 0) | (values == top)).all():
         raise DataError(
-            f"the mask {path} holds the grey values {_listed(values)}; wanted 0 and 1, or 0 and 255: cut it "
-            "at the value that you mean (and save it as PNG: JPEG blurs it)"
+            f"the mask {path} holds the grey values {grey_values(values)}; wanted 0 and 1, or 0 and 255: "
+            "cut it at the value that you mean (and save it as PNG: JPEG blurs it)"
         )
     return values > 0
-
-
-def _listed(values: NDArray[np.integer]) -> str:
-    present = np.unique(values)
-    return ", ".join(str(value) for value in present[:5]) + (", ..." if present.size > 5 else "")
-
-
-def _union(paths: Sequence[Path], channels: Defects) -> NDArray[np.bool_]:
-    """The pixels of any defect of an image."""
-    shapes = {mask.shape for mask, _ in channels}
-    if len(shapes) > 1:
-        raise DataError(
-            f"the masks in {paths[0].parent} have different sizes: {sorted(shapes)}; every defect of an "
-            "image is drawn at the image's size"
-        )
-    return np.logical_or.reduce([mask for mask, _ in channels])
-
-
-def _channel(path: Path, saturations: Mapping[int, _Saturation], home: Path) -> tuple[NDArray[np.bool_], int]:
-    """The mask of one defect and its saturation area in pixels."""
-    values = mask_values(path)
-    value, mask = int(values.max()), values > 0
-    if value == 0 or not (values[mask] == value).all():
-        raise DataError(
-            f"the mask {path} holds the grey values {_listed(values)}; wanted one besides 0, the pixel_value "
-            f"of its defect in {LOCO_CONFIG}: one PNG for each defect"
-        )
-    if value not in saturations:
-        known = ", ".join(map(str, sorted(saturations)))
-        raise DataError(
-            f"the mask {path} has the grey value {value}, which {_config_path(home)} does not list (it has "
-            f"{known}); is that the file of this category?"
-        )
-    return mask, saturations[value].of(int(mask.sum()))
-
-
-@dataclass(frozen=True)
-class _Saturation:
-    threshold: float
-    relative: bool
-
-    def of(self, area: int) -> int:
-        """The saturation area of a defect of so many pixels, 1 to `area`."""
-        # [S] rounds a relative one down. That could be 0, where finding nothing would saturate: 1 is [ours].
-        return max(1, int(self.threshold * area)) if self.relative else min(int(self.threshold), area)
 
 
 def _config_path(home: Path) -> Path:
@@ -425,45 +377,3 @@ def _config_path(home: Path) -> Path:
     if home.name == TRUTH_FOLDER:
         places.insert(0, home.absolute().parent / LOCO_CONFIG)
     return next((place for place in places if place.is_file()), places[0])
-
-
-def _saturations(home: Path) -> dict[int, _Saturation]:
-    """Grey value -> saturation, of the list in defects_config.json."""
-    path = _config_path(home)
-    try:
-        entries = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise DataError(
-            f"no {path}: the masks lie as in MVTec LOCO ({', '.join(LOCO_FOLDERS)}), where this file says at "
-            "what area a defect saturates; copy it from the data set"
-        ) from error
-    except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"cannot read {path}: {error}; copy it from the data set again") from error
-    if not isinstance(entries, list) or not entries:
-        raise DataError(f"{path} holds no list of defects; copy it from the data set again")
-    found: dict[int, _Saturation] = {}
-    for number, entry in enumerate(entries, 1):
-        value, saturation = _entry(entry, f"{path}, entry {number}")
-        if value in found:
-            raise DataError(f"{path}, entry {number}: pixel_value {value} is taken by an earlier entry")
-        found[value] = saturation
-    return found
-
-
-def _entry(entry: Any, where: str) -> tuple[int, _Saturation]:
-    keys = ("pixel_value", "saturation_threshold", "relative_saturation")
-    missing = [key for key in keys if not isinstance(entry, dict) or key not in entry]
-    if missing:
-        raise DataError(f"{where} lacks {', '.join(missing)}; wanted an object with {', '.join(keys)}")
-    value, threshold, relative = (entry[key] for key in keys)
-    if type(value) is not int or not 1 <= value <= 255:
-        raise DataError(f"{where}: pixel_value is {value!r}; wanted a grey value from 1 to 255")
-    if not isinstance(relative, bool):
-        raise DataError(f"{where}: relative_saturation is {relative!r}; wanted true or false")
-    if relative and (type(threshold) not in (int, float) or not 0 < threshold <= 1):
-        raise DataError(
-            f"{where}: saturation_threshold is {threshold!r}; wanted a share of the area in (0, 1]"
-        )
-    if not relative and (type(threshold) is not int or threshold < 1):
-        raise DataError(f"{where}: saturation_threshold is {threshold!r}; wanted a whole number of pixels")
-    return value, _Saturation(threshold, relative)

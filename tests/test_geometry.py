@@ -10,7 +10,7 @@ from torch.nn import functional
 from torchvision import transforms
 
 from ad_bench.datasets import mvtec
-from ad_bench.datasets.images import read_mask
+from ad_bench.datasets.masks import read_mask
 from ad_bench.errors import UsageError
 from ad_bench.geometry import Geometry, resize_map
 

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from ad_bench.datasets.files import described
-from ad_bench.datasets.images import decode, read_mask
+from ad_bench.datasets.images import decode
+from ad_bench.datasets.masks import read_mask
 from ad_bench.datasets.store import ahead, cores
 from ad_bench.errors import AdbenchError, CategoryMissing, DataError, UsageError, closest
-from ad_bench.samples import ANOMALOUS, NORMAL, Sample
+from ad_bench.samples import ANOMALOUS, NORMAL, Sample, mask_files
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,10 @@ class DataSet:
         return there
 
     def samples(self, category: str) -> tuple[Sample, ...]:
-        """All samples of a category, listed once; DataError if it has no training or no test images."""
+        """All samples of a category, listed once; DataError if it has no training or no test images.
+
+        A data set whose published counts say so may come without training images.
+        """
         if category not in self.categories:
             hint = f"It has: {', '.join(self.categories)}."
             raise UsageError(
@@ -104,6 +108,8 @@ class DataSet:
         except CategoryMissing as error:
             raise CategoryMissing(f"{error}. {self._where()}") from error
         for split in ("train", "test"):
+            if split == "train" and self.counts.get(category, {}).get("train") == 0:
+                continue  # published without normal images: protocols say what cannot be done with it
             if not any(sample.split == split for sample in listed):
                 home = self.root / category if (self.root / category).is_dir() else self.root
                 raise DataError(
@@ -133,7 +139,7 @@ class DataSet:
         ]
         warnings = []
         for sample in listed:
-            for path in sample.mask.paths if sample.mask else ():
+            for path in mask_files(sample.mask):
                 if not path.is_file():
                     problems.append(f"no mask {path} for {sample.name}")
         bare = [sample.name for sample in tests if sample.label == ANOMALOUS and sample.mask is None]

@@ -1,4 +1,4 @@
-"""Image files to uint8 pixels, mask files to bool: the one place that opens an image.
+"""Image files to uint8 pixels: the one place that opens an image.
 
 Rules, fixed so that an image means the same everywhere and no image is scaled by its own minimum or maximum:
   - greyscale is repeated to three channels; palettes are looked up; CMYK is converted to RGB;
@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ad_bench.errors import DataError
-from ad_bench.samples import MaskFiles
 
 # 16384 x 16384. Pillow's own limit would warn from 89 million pixels on, which a line-scan camera reaches.
 MAX_PIXELS = 2**28
@@ -37,24 +36,6 @@ def decode(path: Path) -> NDArray[np.uint8]:
         pixels = np.asarray(_rgb(image, path))
     pixels.flags.writeable = False
     return pixels
-
-
-def read_mask(mask: MaskFiles | None, size: tuple[int, int], sample_name: str) -> NDArray[np.bool_]:
-    """(H, W) bool of the decoded image's size, True on the defect; all False without a mask.
-
-    A mask without a defect pixel is no error: some data sets hold anomalous images with an empty mask.
-    """
-    found = np.zeros(size, dtype=bool)
-    for path in mask.paths if mask is not None else ():
-        values = mask_values(path)
-        if values.shape != tuple(size):
-            turned = " (turned: does the image carry an EXIF orientation?)" * (values.shape == size[::-1])
-            raise DataError(
-                f"the mask {path} is {_shape(values.shape)} pixels, its image {sample_name} {_shape(size)}"
-                f"{turned}; masks must have the size of their image: make the mask again, it is not resized"
-            )
-        found |= values > mask.above  # type: ignore[union-attr]
-    return found
 
 
 def mask_values(path: Path) -> NDArray[np.integer]:
@@ -124,5 +105,6 @@ def _start(path: Path) -> str:
     return f"it begins with {head!r}" if head else "it is empty (0 bytes)"
 
 
-def _shape(size: tuple[int, ...]) -> str:
+def shape_text(size: tuple[int, ...]) -> str:
+    """`480x640 (height x width)`, for a message."""
     return f"{size[0]}x{size[1]} (height x width)"

@@ -165,7 +165,15 @@ def _score(fit: Fit, cell: Cell, fitted: Fitted, memory: PeakMemory, watch: Watc
     stopwatch = Stopwatch(device)
     sizes = [(int(h), int(w)) for h, w in store.original_sizes]
     scored = score_cell(
-        cell.tests, scores, maps, sizes, fit.geometry, fit.paper_eval, config.metric, watch.begin
+        cell.tests,
+        scores,
+        maps,
+        sizes,
+        fit.geometry,
+        fit.paper_eval,
+        config.metric,
+        watch.begin,
+        fit.group.average,
     )
     facts = _facts(fit, cell, fitted, scored)
     facts["timing"] = {

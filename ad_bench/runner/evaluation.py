@@ -8,13 +8,13 @@ from typing import Any, overload
 
 import numpy as np
 
-from ad_bench.datasets.images import read_mask
+from ad_bench.datasets.masks import read_defects, read_mask
 from ad_bench.geometry import Geometry, resize_map
 from ad_bench.metrics import PixelTruth, at_threshold, evaluate
 from ad_bench.metrics.bootstrap import Interval, bootstrap_images, bootstrap_pixels
 from ad_bench.metrics.compat import compatible_with_reasons
 from ad_bench.metrics.settings import MetricSettings
-from ad_bench.samples import ANOMALOUS, Sample
+from ad_bench.samples import ANOMALOUS, Boxes, MaskFiles, Sample, mask_files
 
 IMAGE = "image_"
 PIXEL = "pixel_"
@@ -37,6 +37,7 @@ class Scored:
     compat: Values = field(default_factory=dict)
     by_defect: dict[str, Values] = field(default_factory=dict)
     bootstrap: dict[str, Any] | None = None
+    averaged: list[str] = field(default_factory=list)  # kinds of defects that `metrics` is the mean over
 
     def facts(self) -> dict[str, Any]:
         """The fields of a record."""
@@ -72,25 +73,26 @@ def score_cell(
     paper_eval: Mapping[str, Any] | None,
     metric: Mapping[str, Any] | MetricSettings | None = None,
     tick: Callable[[str], object] = lambda text: None,
+    average: Sequence[str] = (),
 ) -> Scored:
     """Image metrics, and the pixel metrics of both geometries (`paper` and `full`).
 
     scores (N,), maps N of (h, w) in the method's geometry or None, original_sizes N of (H, W). `paper_eval`
     holds size, mask_interpolation and mask_rule, or is None: then pixel metrics are `full` alone. `metric` is
-    the group of the configuration. Maps are brought to their size one by one.
+    the group of the configuration. Maps are brought to their size one by one. `average`: see `measure`.
     Raises DataError for a mask that is missing or of another size.
     """
     wheres = ["paper", "full"] if paper_eval is not None else ["full"]
     reason = _no_pixel_metrics(samples, maps)
     if reason or maps is None:
-        return measure(samples, scores, {}, metric, dict.fromkeys(wheres, str(reason)), tick)
+        return measure(samples, scores, {}, metric, dict.fromkeys(wheres, str(reason)), tick, average)
     tick("masks")
     truth = _read_truth(tuple(samples), tuple(original_sizes), geometry, paper_eval)
     views = {"full": View(truth.full, lambda i: geometry.backward(maps[i], original_sizes[i])[0])}
     if truth.paper is not None:
         shapes = truth.paper.shapes
         views = {"paper": View(truth.paper, lambda i: resize_map(maps[i], shapes[i] or ()))} | views
-    result = measure(samples, scores, views, metric, {}, tick)
+    result = measure(samples, scores, views, metric, {}, tick, average)
     result.pixels_seen = truth.seen
     result.warnings = [*truth.warnings, *result.warnings]
     return result
@@ -103,10 +105,13 @@ def measure(
     metric: Mapping[str, Any] | MetricSettings | None = None,
     without: Mapping[str, str] | None = None,
     tick: Callable[[str], object] = lambda text: None,
+    average: Sequence[str] = (),
 ) -> Scored:
     """All that `metric` asks for: of the image scores, and of the pixels of each view.
 
     views: by geometry. without: geometries that have no pixel metrics, with the reason.
+    average: kinds of defects; each is then scored with all normal images, and a metric is the mean of their
+    values (MVTec LOCO: structural and logical count alike). Intervals are left out, thresholds are pooled.
     """
     settings = metric if isinstance(metric, MetricSettings) else MetricSettings.from_config(metric)
     labels = np.array([sample.label for sample in samples], int)
@@ -127,7 +132,7 @@ def measure(
         size = 4 * sum(h * w for h, w in filter(None, view.truth.shapes))
         maps: Sequence[np.ndarray] = list(view) if size <= settings.memory else view
         _add(result, where, (maps, view.truth), scores, labels, settings, names)
-        if settings.by_defect or settings.compat:
+        if settings.by_defect or settings.compat or average:
             held[where] = maps, view.truth
     if settings.replicates:
         result.bootstrap = {
@@ -137,10 +142,27 @@ def measure(
         }
     if settings.compat:
         _add_compatible(result, held, scores, labels, settings, tick)
-    if settings.by_defect:
+    if settings.by_defect or average:
         tick("metrics by kind of defect")
         _add_by_defect(result, held, samples, scores, labels, settings)
+    if average:
+        _average(result, average)
     return result
+
+
+def _average(result: Scored, kinds: Sequence[str]) -> None:
+    """Every metric becomes its mean over kinds of defects; NaN with a reason where one has no value."""
+    for where, values in result.metrics.items():
+        for name, value in values.items():
+            parts = {kind: result.by_defect.get(kind, {}).get(where, {}).get(name) for kind in kinds}
+            lacking = [kind for kind, part in parts.items() if part is None or part != part]
+            if not lacking:
+                values[name] = sum(part for part in parts.values() if part is not None) / len(parts)
+            elif value == value:
+                values[name] = float("nan")
+                result.undefined[f"{where}.{name}"] = f"it has no value for {', '.join(lacking)}"
+    result.averaged, result.intervals, result.bootstrap = list(kinds), {}, None
+    result.bounds = {}  # those of the pooled values; sets this large have no bound for a mean
 
 
 _GEOMETRY = {"paper": "geometry of the paper", "full": "original geometry"}
@@ -244,6 +266,12 @@ def _no_pixel_metrics(samples: Sequence[Sample], maps: Sequence[np.ndarray] | No
     unknown = [s.name for s in samples if s.label == ANOMALOUS and s.mask is None]
     if unknown:
         return f"{len(unknown)} anomalous image(s) have no mask, first {unknown[0]}"
+    boxed = [s.name for s in samples if isinstance(s.mask, Boxes) and not s.mask.filled]
+    if boxed:
+        return (
+            f"{len(boxed)} image(s) have boxes in place of masks, first {boxed[0]}; "
+            "dataset.samples.filled=true counts every pixel of a box as defective"
+        )
     return None
 
 
@@ -268,18 +296,22 @@ def _read_truth(
 ) -> _Truth:
     """Every mask, read one by one: brought to the method's view, and as it is.
 
-    In `full`, what a crop hid counts as missed where defective, else not at all.
+    In `full`, what a crop hid counts as missed where defective, else not at all; sPRO is defined there alone,
+    since its saturation areas are in pixels of the original masks.
     """
-    written = tuple(p.stat().st_mtime_ns for s in samples if s.mask for p in s.mask.paths if p.is_file())
+    written = tuple(p.stat().st_mtime_ns for s in samples for p in mask_files(s.mask) if p.is_file())
     key = samples, sizes, geometry, str(sorted((paper_eval or {}).items())), written
     if key in _KEPT:
         return _KEPT[key]
     full, paper, empty, seen_pixels = [], [], [], 0
+    saturating = any(isinstance(s.mask, MaskFiles) and s.mask.saturations for s in samples)
     for sample, size in zip(samples, sizes, strict=True):
         mask, seen = read_mask(sample.mask, size, sample.name), geometry.seen(size)
         if sample.label == ANOMALOUS and not mask.any():
             empty.append(sample.name)
-        full.append(PixelTruth.of([mask], None if seen is None else [~seen & ~mask]))
+        hidden = None if seen is None else [~seen & ~mask]
+        defects = [read_defects(sample.mask, size, sample.name)] if saturating else None
+        full.append(PixelTruth.of([mask], hidden, defects))
         seen_pixels += mask.size if seen is None else int(seen.sum())
         if paper_eval is not None:
             rule, interpolation = paper_eval["mask_rule"], paper_eval["mask_interpolation"]

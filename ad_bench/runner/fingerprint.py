@@ -17,7 +17,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from ad_bench.samples import Group, Sample
+from ad_bench.samples import Group, MaskFiles, Sample, mask_files
 
 # Keys of a method's YAML that say how it learns and predicts; the others describe it.
 FIT_KEYS = ("model", "needs", "loader", "transductive")
@@ -42,7 +42,7 @@ def fit_fingerprint(
                 "ad_bench.datasets.images",
                 "ad_bench.runner.trainset",
             ),
-            "train": [_identity(s) for s in (*group.train, *group.support)],
+            "train": [_identity(s) for s in (*group.train, *group.support, *sum(group.stages, ()))],
             "seed": seed,
             "geometry": str(geometry),
             "weights": sorted(weights),
@@ -94,8 +94,11 @@ def _without_weight_paths(model: Any) -> Any:
 
 
 def _identity(sample: Sample) -> list[Any]:
-    masks = [(path.name, _size(path)) for path in sample.mask.paths] if sample.mask else []
-    return [sample.name, _size(sample.image), sample.label, sample.defect, sample.split, masks]
+    masks = [(path.name, _size(path)) for path in mask_files(sample.mask)]
+    facts = [sample.name, _size(sample.image), sample.label, sample.defect, sample.split, masks]
+    if sample.mask is not None and not isinstance(sample.mask, MaskFiles):
+        facts.append(repr(sample.mask))  # what a table says instead of a file
+    return facts
 
 
 def _size(path: Path) -> int:

@@ -55,7 +55,7 @@ RULE_KEYS = ("size", "mask_interpolation", "mask_rule")
 # What a record says of its evaluation, beside what belongs to the fit: made anew, never left over.
 EVALUATED = (
     *("metrics", "intervals", "bootstrap", "operating_points", "bounds", "compat", "by_defect"),
-    *("undefined", "thresholds", "pixels_seen", "warnings"),
+    *("undefined", "thresholds", "pixels_seen", "warnings", "averaged"),
 )
 PNG_ORIENTATION = (b"eXIf", b"Raw profile type", b"XML:com.adobe.xmp")
 
@@ -487,7 +487,9 @@ def _rescore(job: Job, results: Path, rerun: str, tick: Callable[[str], object])
     sizes = [original_size(sample.image) for sample in job.tests]
     start = time.perf_counter()
     rules, metric = job.paper_eval, job.config.metric
-    facts = score_cell(job.tests, job.scores, maps, sizes, job.geometry, rules, metric, tick).facts()
+    average = job.old.get("averaged", ())  # the protocol's choice, not a setting of the metrics
+    scored = score_cell(job.tests, job.scores, maps, sizes, job.geometry, rules, metric, tick, average)
+    facts = scored.facts()
     record = _record(job, facts, kind, time.perf_counter() - start)
     with records.writing(results, job.id, job.fingerprint, rerun == "always") as folder:
         for path in job.source.iterdir():

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ad_bench.contract import Batch
-from ad_bench.datasets.images import read_mask
+from ad_bench.datasets.masks import read_mask
 from ad_bench.geometry import Geometry
 from ad_bench.samples import Sample
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ad_bench.datasets.images import decode, read_mask
+from ad_bench.datasets.images import decode
+from ad_bench.datasets.masks import read_mask
 from ad_bench.errors import DataError
 from ad_bench.samples import MaskFiles
 

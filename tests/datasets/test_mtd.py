@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from ad_bench.datasets.images import decode, read_mask
+from ad_bench.datasets.images import decode
+from ad_bench.datasets.masks import read_mask
 from ad_bench.datasets.mtd import samples
 from ad_bench.errors import CategoryMissing, DataError, UsageError
 
