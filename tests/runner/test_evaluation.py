@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from PIL import Image
 from ad_bench.errors import DataError
 from ad_bench.geometry import Geometry
 from ad_bench.runner.evaluation import score_cell
-from ad_bench.samples import MaskFiles, Sample
+from ad_bench.samples import Boxes, MaskFiles, Sample
 
 WHOLE = {"size": None, "mask_interpolation": "nearest", "mask_rule": "nearest"}
 
@@ -200,3 +201,79 @@ def test_a_mask_that_changed_on_the_disk_is_read_again(tmp_path: Path) -> None:
     Image.fromarray(square(slice(0, 1), slice(0, 1), size=16).astype(np.uint8) * 255).save(path)
     os.utime(path, ns=(1, 1))
     assert score_cell(samples, scores, maps, *where).metrics["full"] != before.metrics["full"]
+
+
+def kinds_of_defects(folder: Path) -> tuple[list[Sample], np.ndarray, list[np.ndarray]]:
+    """Two normal images, two of each kind; the logical ones score worse."""
+    mask = square(slice(2, 5), slice(2, 5))
+    samples = [sample(folder, name, None if name < "c" else mask) for name in "abcdef"]
+    kinds = ["good", "good", "logical", "logical", "structural", "structural"]
+    samples = [dataclasses.replace(s, defect=kind) for s, kind in zip(samples, kinds, strict=True)]
+    draws = np.random.default_rng(0)
+    maps = [draws.random((8, 8)).astype(np.float32) + 0.3 * (s.mask is not None) * mask for s in samples]
+    return samples, np.array([0.1, 0.5, 0.2, 0.6, 0.7, 0.9]), [m.astype(np.float32) for m in maps]
+
+
+def test_kinds_of_defects_are_averaged_one_to_one(tmp_path: Path) -> None:
+    samples, scores, maps = kinds_of_defects(tmp_path)
+    scored = score_cell(
+        samples, scores, maps, [(8, 8)] * 6, Geometry(size=(8, 8)), WHOLE, average=["structural", "logical"]
+    )
+    assert scored.metrics["image"]["image_auroc"] == pytest.approx((1.0 + 0.75) / 2, abs=1e-12)
+    for where in ("paper", "full"):
+        alone = []
+        for kind in ("structural", "logical"):
+            own = [i for i, s in enumerate(samples) if s.defect in ("good", kind)]
+            part = score_cell(
+                [samples[i] for i in own],
+                scores[own],
+                [maps[i] for i in own],
+                [(8, 8)] * len(own),
+                Geometry(size=(8, 8)),
+                WHOLE,
+            )
+            alone.append(part.metrics[where])
+        for name, value in scored.metrics[where].items():
+            assert value == pytest.approx((alone[0][name] + alone[1][name]) / 2, abs=1e-12), name
+    assert scored.averaged == ["structural", "logical"]
+    assert scored.intervals == {}  # those of the pooled values would be of something else
+    assert set(scored.by_defect) == {"structural", "logical"}
+
+
+def test_an_average_over_a_kind_that_is_absent_is_undefined(tmp_path: Path) -> None:
+    samples, scores, maps = kinds_of_defects(tmp_path)
+    scored = score_cell(
+        samples, scores, maps, [(8, 8)] * 6, Geometry(size=(8, 8)), None, average=["structural", "dents"]
+    )
+    assert np.isnan(scored.metrics["full"]["pixel_auroc"])
+    assert scored.undefined["full.pixel_auroc"] == "it has no value for dents"
+
+
+def test_boxes_are_no_masks_unless_filled(tmp_path: Path) -> None:
+    plain = sample(tmp_path, "a", None)
+    boxed = dataclasses.replace(plain, name="b.png", label=1, defect="spot", mask=Boxes(((2, 2, 5, 5),)))
+    maps = [np.zeros((8, 8), np.float32), square(slice(2, 5), slice(2, 5)).astype(np.float32)]
+    geometry, scores = Geometry(size=(8, 8)), np.array([0.0, 1.0])
+    scored = score_cell([plain, boxed], scores, maps, [(8, 8)] * 2, geometry, None)
+    assert np.isnan(scored.metrics["full"]["pixel_auroc"])
+    assert "boxes in place of masks, first b.png" in scored.undefined["full.pixel_auroc"]
+    assert scored.metrics["image"]["image_auroc"] == 1.0
+    filled = dataclasses.replace(boxed, mask=Boxes(((2, 2, 5, 5),), filled=True))
+    scored = score_cell([plain, filled], scores, maps, [(8, 8)] * 2, geometry, None)
+    assert scored.metrics["full"]["pixel_auroc"] == 1.0
+
+
+def test_spro_counts_pixels_of_the_original_masks(tmp_path: Path) -> None:
+    """A map that finds just the saturation area of a defect, and nothing else, is perfect; AUPRO is not."""
+    config = tmp_path / "defects_config.json"
+    entry = {"defect_name": "x", "pixel_value": 255, "saturation_threshold": 4, "relative_saturation": False}
+    config.write_text(json.dumps([entry]))
+    plain, defect = sample(tmp_path, "a", None), sample(tmp_path, "b", square(slice(2, 6), slice(2, 6)))
+    assert isinstance(defect.mask, MaskFiles)
+    defect = dataclasses.replace(defect, mask=MaskFiles(defect.mask.paths, saturations=config))
+    found = square(slice(2, 4), slice(2, 4)).astype(np.float32)
+    maps = [np.zeros((8, 8), np.float32), found]
+    scored = score_cell([plain, defect], np.array([0, 1.0]), maps, [(8, 8)] * 2, Geometry(size=(8, 8)), WHOLE)
+    assert scored.metrics["full"]["pixel_spro"] == pytest.approx(1.0, abs=1e-12)
+    assert scored.metrics["full"]["pixel_aupro"] < 0.9
+    assert "pixel_spro" not in scored.metrics["paper"]  # its masks are resized, saturation areas are not
