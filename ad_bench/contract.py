@@ -5,10 +5,12 @@ from __future__ import annotations
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
+
+from ad_bench.errors import TrainingError
 
 T = TypeVar("T")
 
@@ -58,6 +60,18 @@ class TrainSet(Protocol):
         ...
 
 
+class Stateful(Protocol):
+    """Modules, optimisers and schedulers: what a checkpoint can hold."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What is to be kept."""
+        ...
+
+    def load_state_dict(self, state_dict: dict[str, Any], /) -> Any:
+        """Take it up again."""
+        ...
+
+
 class Run:
     """What a fit may ask of the runner. `Run()` is enough for a test; the runner passes a richer one."""
 
@@ -73,6 +87,28 @@ class Run:
     def track(self, items: Iterable[T], total: int | None = None, text: str = "") -> Iterator[T]:
         """The same items, with progress shown where somebody watches."""
         yield from items
+
+    def epochs(
+        self,
+        count: int,
+        state: Mapping[str, Stateful] | None = None,
+        ready: Callable[[], object] | None = None,
+    ) -> Iterator[int]:
+        """0, 1, ... count - 1: how every training counts.
+
+        state: what the training changes beside the method's own state_dict(): optimisers, schedulers,
+        networks that are thrown away afterwards. The runner saves it with all random states, so that a
+        killed training goes on with the same result; generators are asked for before the loop.
+        ready: called before a test epoch is scored (papers whose figure is the best one), where the method
+        cannot predict from its state alone.
+        """
+        yield from range(count)
+
+    def loss(self, value: Tensor) -> Tensor:
+        """The loss of one step, as it is; TrainingError where it is NaN or infinite."""
+        if not bool(torch.isfinite(value).all()):
+            raise TrainingError(f"the loss is {value.detach().flatten()[0].item()}; it must be finite")
+        return value
 
     def note(self, **facts: object) -> None:
         """Leave facts of the fit in the record (size of the coreset, chosen backend, ...)."""

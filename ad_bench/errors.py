@@ -30,6 +30,10 @@ class ResultsError(AdbenchError):
     """The results folder cannot be written: the disk is full, or it is no folder. Earlier records stay."""
 
 
+class TrainingError(AdbenchError):
+    """A training that cannot go on: its loss is NaN or infinite."""
+
+
 class PredictionError(AdbenchError):
     """A method returned something that cannot be scored: NaN, infinity, a wrong shape."""
 
