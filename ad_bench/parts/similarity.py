@@ -27,21 +27,12 @@ def ssim(one: Tensor, other: Tensor, window: int = 11, sigma: float = 1.5, peak:
     offsets = torch.arange(window, device=one.device, dtype=one.dtype) - window // 2
     row = torch.exp(-0.5 * (offsets / sigma) ** 2)
     row = row / row.sum()
-    channels = one.shape[1]
+    channels, shapes = one.shape[1], ((1, 1, 1, window), (1, 1, window, 1))
 
     def mean(values: Tensor) -> Tensor:
-        across = F.conv2d(
-            values,
-            row.view(1, 1, 1, -1).expand(channels, 1, 1, -1),
-            padding=(0, window // 2),
-            groups=channels,
-        )
-        return F.conv2d(
-            across,
-            row.view(1, 1, -1, 1).expand(channels, 1, -1, 1),
-            padding=(window // 2, 0),
-            groups=channels,
-        )
+        across, down = (row.view(shape).expand(channels, *shape[1:]) for shape in shapes)
+        values = F.conv2d(values, across, padding=(0, window // 2), groups=channels)
+        return F.conv2d(values, down, padding=(window // 2, 0), groups=channels)
 
     first, second = mean(one), mean(other)
     variance, other_variance = mean(one * one) - first**2, mean(other * other) - second**2
@@ -68,7 +59,7 @@ def gradient_similarity(one: Tensor, other: Tensor, constant: float = GMS_CONSTA
 def multi_scale_gradient_similarity(
     one: Tensor, other: Tensor, scales: int = 4, constant: float = GMS_CONSTANT
 ) -> Tensor:
-    """(B, C, H, W) twice -> (B, C, H, W): GMS at `scales` sizes, each half of the one before, averaged (MSGMS).
+    """(B, C, H, W) twice -> (B, C, H, W): mean GMS of `scales` sizes, each half of the one before (MSGMS).
 
     Coarse ones are brought back bilinearly. Zavrtanik et al., RIAD, Pattern Recognition 2021, Eq. 5 to 7.
     """

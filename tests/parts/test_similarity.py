@@ -54,9 +54,7 @@ def test_the_gradient_of_a_ramp():
     ramp = torch.arange(8.0).view(1, 1, 1, 8).expand(1, 1, 6, 8) * 0.1
     inside = gradient_magnitude(ramp)[0, 0, 1:-1, 1:-1]
     torch.testing.assert_close(inside, torch.full_like(inside, 0.2))  # three rows of 0.2, a third of them
-    both = gradient_magnitude(
-        torch.cat([ramp, ramp.transpose(2, 3)[:, :, :6, :].repeat(1, 1, 1, 2)[..., :8]], 1)
-    )
+    both = gradient_magnitude(torch.cat([ramp, torch.rand(1, 1, 6, 8)], 1))
     torch.testing.assert_close(both[0, 0], gradient_magnitude(ramp)[0, 0])  # channels do not mix
 
 
@@ -85,9 +83,7 @@ def test_cosine_distance_knows_no_length():
 
 def test_similarities_have_gradients_where_nothing_changes():
     one = torch.zeros(1, 1, 16, 16, requires_grad=True)
-    (
-        ssim(one, torch.zeros(1, 1, 16, 16)).mean()
-        + multi_scale_gradient_similarity(one, one.detach()).mean()
-    ).backward()
+    black = one.detach()
+    (ssim(one, black).mean() + multi_scale_gradient_similarity(one, black).mean()).backward()
     assert one.grad is not None
     assert torch.isfinite(one.grad).all()
