@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
 from omegaconf import OmegaConf
 from rich.console import Console
 from rich.table import Table
@@ -15,11 +16,15 @@ from ad_bench import config, reference
 from ad_bench.errors import UsageError, closest
 
 Entry = dict[str, Any]
+Found = Callable[[dict[str, Any]], int | None]  # a data set's YAML -> how many categories are on this disk
 
 
 def _load(path: Path) -> dict[str, Any]:
     """A YAML file as written: its own keys, interpolations left alone."""
-    node = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+    with path.open(
+        "rb"
+    ) as file:  # by the C parser where there is one: OmegaConf.load takes ten times as long
+        node = yaml.load(file, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     return {str(k): v for k, v in node.items()} if isinstance(node, dict) else {}
 
 
@@ -61,21 +66,26 @@ def _year(text: str) -> int | None:
     return int(digits[-1]) if digits else None
 
 
-def datasets(dirs: Sequence[Path] = ()) -> list[Entry]:
-    """One entry for each data set with an adapter."""
+def datasets(dirs: Sequence[Path] = (), found: Found | None = None) -> list[Entry]:
+    """One entry for each data set with an adapter; `found` tells how many categories this disk has."""
     entries = []
     for name in config.options("dataset", dirs):
         own = _inherited("dataset", name, dirs)
-        categories = own.get("categories") or []
+        title = str(own.get("title") or name)
         entries.append(
             {
                 "id": name,
-                "title": own.get("title", name),
+                "title": name if "${" in title else title,
                 "source": own.get("source", "ours"),
-                "categories": len(categories),
+                "categories": len(own.get("categories") or []),
+                "found": found(own) if found else None,
                 "annotation": own.get("annotation"),
+                "defined": own.get("defined"),
+                "size": own.get("size"),
                 "licence": own.get("licence"),
                 "download": own.get("download"),
+                "archives": len(own.get("archives") or []),
+                "unverified": own.get("unverified") or [],
             }
         )
     return entries
@@ -115,14 +125,21 @@ LISTS: dict[str, Callable[[Sequence[Path]], list[Entry]]] = {
 }
 
 
-def print_list(what: str, dirs: Sequence[Path], as_json: bool) -> None:
+FOOTNOTE = """
+here: categories below paths.data    metrics: for which the annotation suffices    GB: the download
+*: adbench data fetch gets it    open: points that could not be verified, see adbench show dataset=NAME"""
+
+
+def print_list(what: str, dirs: Sequence[Path], as_json: bool, found: Found | None = None) -> None:
     """Print one list as a table, or as one JSON array of objects. Raises UsageError for an unknown one."""
     if what not in LISTS:
         raise UsageError(f"adbench list {what}: expected {', '.join(LISTS)}.{closest(what, LISTS)}")
-    entries = LISTS[what](dirs)
+    entries = datasets(dirs, found) if what == "datasets" else LISTS[what](dirs)
     if as_json:
         print(json.dumps(entries, indent=1, ensure_ascii=False))
         return
+    if what == "datasets":
+        entries = [_row(entry) for entry in entries]
     console, table = Console(), Table(box=None, pad_edge=False)
     if not console.is_terminal:
         console.width = 200  # a pipe has no edge to wrap at
@@ -132,6 +149,25 @@ def print_list(what: str, dirs: Sequence[Path], as_json: bool) -> None:
     for entry in entries:
         table.add_row(*(_cell(entry[column]) for column in columns))
     console.print(table)
+    if what == "datasets":
+        console.print(FOOTNOTE, markup=False, highlight=False)
+
+
+def _row(entry: Entry) -> Entry:
+    """A data set as the table has it: what fits on a line."""
+    found, size = entry["found"], entry["size"]
+    return {
+        "id": entry["id"],
+        "title": entry["title"],
+        "source": entry["source"],
+        "categories": entry["categories"],
+        "here": "?" if found is None else f"{found} of {entry['categories']}" if found else None,
+        "annotation": entry["annotation"],
+        "metrics": entry["defined"],
+        "GB": (f"{size:g}" if size else "?" if entry["archives"] else "") + "*" * bool(entry["archives"]),
+        "licence": entry["licence"],
+        "open": len(entry["unverified"]) or None,
+    }
 
 
 def _cell(value: Any) -> str:
@@ -142,11 +178,18 @@ def _cell(value: Any) -> str:
 
 def print_choice(overrides: Sequence[str], dirs: Sequence[Path]) -> None:
     """Print the composed settings, the files they come from and the published figures of the method."""
-    choices = config.choices(overrides, dirs)
+    data_only = not any(word.startswith("method=") for word in overrides) and next(
+        (word.partition("=")[2] for word in overrides if word.startswith("dataset=")), ""
+    )
+    choices = config.choices([*overrides, "method=random"] if data_only else overrides, dirs)
     console = Console(highlight=False, soft_wrap=True)
     for choice in choices:
-        plain = OmegaConf.to_container(choice.config, resolve=True)
+        plain: Any = OmegaConf.to_container(choice.config, resolve=True)
+        plain = {"dataset": plain["dataset"]} if data_only else plain
         console.print(OmegaConf.to_yaml(OmegaConf.create(plain)), markup=False)
+        if data_only:
+            console.print(f"# from {config.options('dataset', dirs)[data_only]}", markup=False)
+            continue
         used = [config.options("method", dirs)[choice.method]]
         used += [path for name, path in config.options("dataset", dirs).items() if name == choice.dataset]
         for path in used:

@@ -22,7 +22,7 @@ usage: adbench COMMAND [key=value ...] [options]
   report    tables from the records: results/tables, results/leaderboard.csv
   list      methods | datasets | metrics | protocols | backbones | suites
   show      a method's or data set's settings, sources and published figures
-  data      check | prepare: is the data there, whole, and decoded once
+  data      check | fetch | show | prepare: is the data there and whole, get it, look at it, decode it once
   evaluate  metrics for anomaly maps that another program wrote
   rescore   new metrics, or another paper's pixel rules, for maps that a run kept: no fit
   doctor    what works on this machine: devices, weights, data, versions
@@ -65,20 +65,31 @@ as CSV, LaTeX and Markdown, and results/leaderboard.{csv,md}, from the records a
 
 LIST_HELP = """\
 usage: adbench list methods|datasets|metrics|protocols|backbones|suites [--json] [--config-dir DIR]
+
+  adbench list datasets paths.data=DIR      which of them are there, how large they are, their licences
 """
 
 SHOW_HELP = """\
 usage: adbench show method=NAME [dataset=NAME] [key=value ...] [--config-dir DIR]
+       adbench show dataset=NAME
 
 Prints the composed settings, where each file lies, and the figures that were published for the method.
 """
 
 DATA_HELP = """\
-usage: adbench data check|prepare dataset=NAME [category=...] [key=value ...] [--deep]
+usage: adbench data check|fetch|show|prepare dataset=NAME [category=...] [paths.data=DIR] [key=value ...]
 
-  check     finds the data, compares it with the published counts and says what is missing
-            --deep also decodes every image and mask
+  check     compares what is there with the published counts: lost and empty files, masks without an image,
+            images that train and test (equal to the byte), what is missing and where to get it
+            --deep  decode every image and mask: damage, wrong sizes, marked normals, equal pixels
+            --json  the report with every name
+  fetch     downloads, verifies and unpacks the data set below paths.data and checks it; where no direct link
+            is known, says where and how to get it. A broken download goes on where it stopped
+  show      writes a contact sheet for each category: normal images, each defect, the mask's outline
+            --out FILE.png or DIR (default: NAME_CATEGORY.png here); seed=1 draws other images
   prepare   decodes every image once for method=NAME (default: patchcore's geometry)
+
+Exit codes: 0 all is well, 1 something is wrong or missing, 2 wrong use.
 """
 
 EVALUATE_HELP = """\
@@ -280,8 +291,14 @@ def list_(argv: Sequence[str]) -> int:
     words = Words(argv, ["--json"], ["--config-dir"])
     from ad_bench import catalogue
 
-    what = words.overrides[0] if words.overrides else ""
-    catalogue.print_list(what, words.config_dirs, "--json" in words.flags)
+    what = words.overrides.pop(0) if words.overrides else ""
+    found = None
+    if what == "datasets":
+        from ad_bench import datacheck
+
+        found = datacheck.finder(words.take("paths.data", ""))
+    _no_more(words)
+    catalogue.print_list(what, words.config_dirs, "--json" in words.flags, found)
     return DONE
 
 
@@ -296,17 +313,26 @@ def show(argv: Sequence[str]) -> int:
 
 def data(argv: Sequence[str]) -> int:
     """Is the data there, and whole."""
-    words = Words(argv, ["--deep"], ["--config-dir"])
+    words = Words(argv, ["--deep", "--json"], ["--config-dir", "--out"])
+    signal.signal(signal.SIGTERM, _interrupt)  # as Ctrl-C: what is half unpacked leaves nothing behind
     from ad_bench import datacheck
     from ad_bench.errors import UsageError, closest
 
+    flags, out = words.flags, words.option("--out")
     verbs: dict[str, Callable[[], bool]] = {
-        "check": lambda: datacheck.check(words.overrides, words.config_dirs, "--deep" in words.flags),
-        "prepare": lambda: datacheck.prepare(words.overrides, words.config_dirs),
+        "check": lambda: datacheck.check(overrides, dirs, "--deep" in flags, "--json" in flags),
+        "fetch": lambda: datacheck.fetch(overrides, dirs),
+        "show": lambda: datacheck.show(overrides, dirs, Path(out) if out else None),
+        "prepare": lambda: datacheck.prepare(overrides, dirs),
     }
+    known = {"check": {"--deep", "--json"}, "show": {"--out"}}
     verb = words.overrides.pop(0) if words.overrides else ""
+    overrides, dirs = words.overrides, words.config_dirs
     if verb not in verbs:
-        raise UsageError(f"adbench data {verb}: expected check or prepare.{closest(verb, verbs)}")
+        raise UsageError(f"adbench data {verb}: expected {', '.join(verbs)}.{closest(verb, verbs)}")
+    wrong = ({*flags, *words.options} - {"--config-dir"}) - known.get(verb, set())
+    if wrong:
+        raise UsageError(f"adbench data {verb} has no {', '.join(sorted(wrong))}; --help lists what it has")
     return DONE if verbs[verb]() else SOME_FAILED
 
 

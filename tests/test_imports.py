@@ -11,7 +11,8 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "ad_bench"
 
 # A unit is a module or a folder directly below ad_bench; `errors` and ad_bench itself are for all.
-# `parts.weights` is a unit of its own: it says where weights are without torch, so that a plan may ask it.
+# `parts.weights` and `parts.augmentation` are units of their own: they say where weights are, and which copies
+# of a support there are, without torch, so that a plan may ask them.
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "samples": set(),
@@ -20,12 +21,13 @@ MAY_IMPORT: dict[str, set[str]] = {
     "reference": set(),
     "config": set(),
     "records": set(),
+    "parts.augmentation": set(),
     "parts.weights": set(),
     "datasets": {"samples", "geometry", "draws"},
     "protocols": {"samples", "draws"},
     "contract": {"samples"},
-    "parts": {"contract", "parts.weights"},
-    "methods": {"contract", "parts"},
+    "parts": {"contract", "parts.augmentation", "parts.weights"},
+    "methods": {"contract", "parts", "parts.augmentation"},
     "metrics": {"contract"},
     "external": {"samples"},
     "groundtruth": {"datasets", "external", "samples"},
@@ -38,6 +40,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "geometry",
         "groundtruth",
         "metrics",
+        "parts.augmentation",
         "parts.weights",
         "records",
         "reference",
@@ -63,6 +66,7 @@ LIGHT = {
     "external",
     "geometry",
     "groundtruth",
+    "parts.augmentation",
     "parts.weights",
     "protocols",
     "records",

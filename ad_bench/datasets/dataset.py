@@ -2,33 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ad_bench.datasets.check import CheckReport, check_category
 from ad_bench.datasets.files import described
-from ad_bench.datasets.images import decode
-from ad_bench.datasets.masks import read_mask
-from ad_bench.datasets.store import ahead, cores
 from ad_bench.errors import AdbenchError, CategoryMissing, DataError, UsageError, closest
-from ad_bench.samples import ANOMALOUS, NORMAL, Sample, mask_files
-
-
-@dataclass(frozen=True)
-class CheckReport:
-    """What `adbench data check` says of one category."""
-
-    category: str
-    found: Mapping[str, int]  # train, test_normal, test_anomalous, masks
-    expected: Mapping[str, int]  # the published counts; empty where none are known
-    problems: tuple[str, ...] = ()  # runs would fail or mean something else
-    warnings: tuple[str, ...] = ()  # worth knowing
-
-    @property
-    def ok(self) -> bool:
-        """Whether nothing stands in the way of a run that means what its table says."""
-        return not self.problems
+from ad_bench.samples import Sample
 
 
 @dataclass
@@ -120,50 +102,7 @@ class DataSet:
 
     def check(self, category: str, deep: bool = False) -> CheckReport:
         """Compare a category with the published counts; `deep` also decodes every image and mask."""
-        expected = dict(self.counts.get(category, {}))
-        try:
-            listed = self.samples(category)
-        except DataError as error:
-            return CheckReport(category, {}, expected, problems=(str(error),))
-        tests = [sample for sample in listed if sample.split == "test"]
-        found = {
-            "train": sum(sample.split == "train" for sample in listed),
-            "test_normal": sum(sample.label == NORMAL for sample in tests),
-            "test_anomalous": sum(sample.label == ANOMALOUS for sample in tests),
-            "masks": sum(sample.mask is not None for sample in listed),
-        }
-        problems = [
-            f"'{category}' should have {count} {key} images (published counts); found {found.get(key, 0)}"
-            for key, count in expected.items()
-            if found.get(key, 0) != count
-        ]
-        warnings = []
-        for sample in listed:
-            for path in mask_files(sample.mask):
-                if not path.is_file():
-                    problems.append(f"no mask {path} for {sample.name}")
-        bare = [sample.name for sample in tests if sample.label == ANOMALOUS and sample.mask is None]
-        if bare:
-            warnings.append(_several("test defects without a mask; no pixel metrics for them", bare))
-        for label, word in ((NORMAL, "normal"), (ANOMALOUS, "anomalous")):
-            if not any(sample.label == label for sample in tests):
-                warnings.append(f"'{category}' has no {word} test images; AUROC and AUPR are undefined")
-        if deep:
-            self._look(listed, problems, warnings)
-        return CheckReport(category, found, expected, tuple(problems), tuple(warnings))
-
-    def _look(self, listed: Sequence[Sample], problems: list[str], warnings: list[str]) -> None:
-        """Decode everything; note what is broken, and defects whose mask is all black."""
-        black = []
-        for sample, result in zip(listed, ahead(_seen, listed, cores()), strict=True):
-            if isinstance(result, DataError):
-                problems.append(str(result))
-            elif sample.label == ANOMALOUS and sample.mask is not None and not result:
-                black.append(sample.name)
-            elif sample.label == NORMAL and result:
-                problems.append(f"{sample.name} is normal, but its mask marks {result} pixels")
-        if black:
-            warnings.append(_several("anomalous images with an empty mask", black))
+        return check_category(self, category, deep)
 
     def _ready(self) -> None:
         """Make or find the root."""
@@ -204,16 +143,3 @@ class DataSet:
             "Set paths.data to the folder that holds the data sets, or dataset.root to this one (now "
             f"{self.root}).{source} `adbench data check dataset={self.id}` shows what is found."
         )
-
-
-def _seen(sample: Sample) -> int | DataError:
-    """The number of defect pixels of a sample, or what is wrong with its files."""
-    try:
-        pixels = decode(sample.image)
-        return int(read_mask(sample.mask, (pixels.shape[0], pixels.shape[1]), sample.name).sum())
-    except DataError as error:
-        return error
-
-
-def _several(what: str, names: list[str]) -> str:
-    return f"{len(names)} {what}: {', '.join(names[:3])}{', ...' if len(names) > 3 else ''}"

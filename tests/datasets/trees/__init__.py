@@ -6,7 +6,10 @@ import zlib
 from pathlib import Path
 
 import numpy as np
+from omegaconf import OmegaConf
 from PIL import Image
+
+from ad_bench.datasets.dataset import DataSet
 
 BOX = (slice(12, 24), slice(16, 36))  # rows and columns of the planted defect
 
@@ -34,3 +37,11 @@ def mask(
         pixels[BOX] = value
     Image.fromarray(pixels).convert(mode).save(path)
     return path
+
+
+def described(name: str, root: Path) -> DataSet:
+    """The data set of conf/dataset/<name>.yaml at `root`."""
+    own = OmegaConf.load(Path(__file__).resolve().parents[3] / f"conf/dataset/{name}.yaml")
+    config = OmegaConf.create({"paths": {"data": "data"}, "dataset": own})
+    config.dataset.root = str(root)
+    return DataSet.from_config(config.dataset)
