@@ -44,7 +44,7 @@ check: $(READY)  ## format, lint, types, tests
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q
 
-bench: $(READY)  ## speed against peers and brute force
+bench: $(READY)  ## speed against peers, brute force and plain decoding
 	$(INSTALL) '.[bench]'  # the peers
 	for script in scripts/bench_*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 

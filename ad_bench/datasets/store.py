@@ -1,9 +1,11 @@
 """The image store: every file of a list decoded and brought to a geometry once, then read from there.
 
-On disk a store is one folder `<cache>/images/<key>/` with `images.npy` (N, h, w, 3), `sizes.npy` (N, 2) and a
-`store.json` for people. The key covers the geometry, the Pillow version, and name, size and content of every
-file. It is written to a temporary folder and moved in one step, so that processes may build it at once. It
-takes N * h * w * 3 bytes: 0.8 GB for all of MVTec AD at 224 pixels. All of it may be deleted at any time.
+On disk a store is one folder `<cache>/images/<key>/` with `images.npy` (N, h, w, 3), `sizes.npy` (N, 2),
+`sums.npy` (N,) for `verify`, and a `store.json` for people. The key covers the geometry, the Pillow version,
+and name, size and content of every file (`probes.py` says how a change is noticed). It is written to a
+temporary folder and moved in one step when all of it is on the disk: a store is whole or absent. Of processes
+that want the same one at once the first builds and the others wait (`building.py`). It takes N * h * w * 3
+bytes: 0.8 GB for all of MVTec AD at 224 pixels. All of it may be deleted at any time.
 """
 
 from __future__ import annotations
@@ -12,13 +14,11 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
-import time
-from collections import deque
+import zlib
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -26,15 +26,15 @@ import numpy as np
 import PIL
 from numpy.typing import NDArray
 
+from ad_bench.datasets.building import claim, discard, release, sweep, temporary, wait
 from ad_bench.datasets.images import decode
+from ad_bench.datasets.probes import Content, contents
+from ad_bench.datasets.threads import ahead, cores
 from ad_bench.errors import DataError
 from ad_bench.geometry import Geometry
 from ad_bench.samples import Sample
 
 RULES = 1  # raise it when decode or Geometry.forward give other pixels: old stores are then not found
-PROBE = 64 * 1024  # bytes that are hashed at each end of a file
-DAY = 24 * 3600.0
-TEMPORARY = ".building-"
 
 Progress = Callable[[int, int], None]
 Decoded = tuple[NDArray[np.uint8], tuple[int, int]]
@@ -65,7 +65,8 @@ def open_store(
     """The samples' images under a geometry, decoded only if `cache` does not hold them yet.
 
     Without `cache` all is kept in memory, with the same bits. `workers` threads decode, one per core by
-    default; `progress(done, total)` is called as images come. A broken image raises DataError; nothing stays.
+    default; `progress(done, total)` is called as images come, from another process too. A broken image raises
+    DataError; nothing stays.
     """
     if not samples:
         raise ValueError("a store needs at least one sample; got none")
@@ -73,14 +74,18 @@ def open_store(
     if cache is None:
         return _in_memory(samples, geometry, threads, progress)
     home = Path(cache).expanduser() / "images"
-    found = home / _key(samples, geometry, threads)
+
+    def read() -> list[Content]:
+        return contents([sample.image for sample in samples], home.with_name("probes"), threads)
+
+    files = read()
+    found = home / _key(samples, geometry, files)
     try:
         store = _read(found, len(samples))
         if store is None:
-            home.mkdir(parents=True, exist_ok=True)
-            _sweep(home)
-            _build(found, samples, geometry, threads, progress)
-            store = _read(found, len(samples))
+            store = _made(
+                found, samples, geometry, threads, progress, lambda: _unchanged(samples, files, read())
+            )
     except OSError as error:
         raise DataError(
             f"cannot keep images below {home}: {error.strerror or error}; free some space, point paths.cache "
@@ -93,6 +98,36 @@ def open_store(
     with suppress(OSError):  # when it was last used, for `adbench clean`; a shared cache may be read-only
         os.utime(found / "store.json")
     return store
+
+
+def verify(store: ImageStore) -> list[int]:
+    """The indices of the images that are no longer what was written, in order; reads all of them.
+
+    Empty for a store in memory. DataError where the folder cannot be read or has no sums.
+    """
+    if store.path is None:
+        return []
+    try:
+        sums = np.load(store.path / "sums.npy", allow_pickle=False)
+        if sums.shape != (len(store),):
+            raise ValueError(f"{sums.shape} sums for {len(store)} images")
+        length, damaged = int(store.images[0].nbytes), []
+        # Plain reads: a broken disk is then an OSError; through a memory map it would kill the process.
+        with (store.path / "images.npy").open("rb") as file:
+            file.seek(-length * len(store), os.SEEK_END)
+            for index, (size, expected) in enumerate(zip(store.original_sizes, sums, strict=True)):
+                if _sum(file.read(length), size) != expected:
+                    damaged.append(index)
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(
+            f"the image store {store.path} cannot be verified: {error}; delete the folder, it is made again"
+        ) from error
+    return damaged
+
+
+def _sum(pixels: bytes | memoryview, size: Sequence[int] | NDArray[np.int64]) -> int:
+    """CRC-32 of an image's pixels and original size."""
+    return zlib.crc32(pixels, zlib.crc32(np.asarray(size, dtype="<i8").tobytes()))
 
 
 def _in_memory(
@@ -109,38 +144,97 @@ def _in_memory(
     return ImageStore(images, sizes)
 
 
-def _build(
-    found: Path, samples: Sequence[Sample], geometry: Geometry, threads: int, progress: Progress | None
-) -> None:
-    temporary = Path(tempfile.mkdtemp(prefix=TEMPORARY, dir=found.parent))
+def _made(
+    found: Path,
+    samples: Sequence[Sample],
+    geometry: Geometry,
+    threads: int,
+    progress: Progress | None,
+    check: Callable[[], None],
+) -> ImageStore | None:
+    """The store, built here or by another process; None where it is damaged as soon as it is made."""
+    found.parent.mkdir(parents=True, exist_ok=True)
+    mine, waited = temporary(found), None
     try:
-        sizes = np.empty((len(samples), 2), dtype=np.int64)
-        # Plain writes: a full disk is then an OSError; through a memory map it would kill the process.
-        with (temporary / "images.npy").open("wb") as file:
-            for index, (pixels, size) in enumerate(_decoded(samples, geometry, threads, progress)):
-                if index == 0:
-                    _start(file, (len(samples), *pixels.shape))
-                file.write(pixels.data)
-                sizes[index] = size
-        np.save(temporary / "sizes.npy", sizes)
-        about = {
-            "images": len(samples),
-            "categories": sorted({sample.category for sample in samples}),
-            "splits": sorted({sample.split for sample in samples}),
-            "geometry": asdict(geometry),
-            "first": samples[0].name,
-            "pillow": PIL.__version__,
-        }
-        (temporary / "store.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
-        temporary.chmod(0o755)  # mkdtemp gives it to its owner alone, and a cache may be shared
-        try:
-            temporary.rename(found)
-        except OSError:
-            if not found.is_dir():
-                raise
-            # Another process was first. Same key, same content.
+        while True:
+            builder = claim(found, mine)
+            store = _read(found, len(samples))
+            if store is not None:
+                return store
+            if builder is None or builder == waited:
+                break
+            wait(found, builder, partial(_watched, builder, len(samples), progress))
+            waited = builder
+        sweep(found.parent)
+        _build(mine, samples, geometry, threads, progress)
+        check()
+        _move(mine, found)
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        release(found, mine)
+        shutil.rmtree(mine, ignore_errors=True)
+    return _read(found, len(samples))
+
+
+def _build(
+    folder: Path, samples: Sequence[Sample], geometry: Geometry, threads: int, progress: Progress | None
+) -> None:
+    folder.mkdir()
+    sizes = np.empty((len(samples), 2), dtype=np.int64)
+    sums = np.empty(len(samples), dtype=np.uint32)
+    # Plain writes: a full disk is then an OSError; through a memory map it would kill the process.
+    with (folder / "images.npy").open("wb") as file:
+        for index, (pixels, size) in enumerate(_decoded(samples, geometry, threads, progress)):
+            if index == 0:
+                _start(file, (len(samples), *pixels.shape))
+            file.write(pixels.data)
+            sizes[index], sums[index] = size, _sum(pixels.data, size)
+    np.save(folder / "sizes.npy", sizes)
+    np.save(folder / "sums.npy", sums)
+    about = {
+        "images": len(samples),
+        "categories": sorted({sample.category for sample in samples}),
+        "splits": sorted({sample.split for sample in samples}),
+        "geometry": asdict(geometry),
+        "first": samples[0].name,
+        "pillow": PIL.__version__,
+    }
+    (folder / "store.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+
+
+def _move(folder: Path, found: Path) -> None:
+    """Give a whole folder its name, after its bytes are on the disk: no loss of power leaves it torn."""
+    for path in folder.iterdir():
+        _sync(path)
+    with suppress(OSError):  # not every file system can do it for folders, and does without
+        _sync(folder)
+    try:
+        folder.rename(found)
+    except OSError:
+        if not found.is_dir():
+            raise
+        return  # Another process was first. Same key, same content.
+    with suppress(OSError):
+        _sync(found.parent)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _watched(builder: Path, total: int, progress: Progress | None) -> int:
+    """How many images another process has written so far; shown as one's own progress."""
+    done = 0
+    with suppress(OSError, ValueError), (builder / "images.npy").open("rb") as file:
+        np.lib.format.read_magic(file)
+        shape, _, _ = np.lib.format.read_array_header_1_0(file)
+        done = (os.fstat(file.fileno()).st_size - file.tell()) // int(np.prod(shape[1:]))
+    if done and progress is not None:
+        progress(done, total)
+    return done
 
 
 def _start(file: BinaryIO, shape: tuple[int, ...]) -> None:
@@ -167,7 +261,7 @@ def _read(found: Path, count: int) -> ImageStore | None:
     else:
         sizes.flags.writeable = False
         return ImageStore(images, sizes, found)
-    shutil.rmtree(found, ignore_errors=True)
+    discard(found)
     return None
 
 
@@ -198,67 +292,22 @@ def _one(sample: Sample, geometry: Geometry) -> Decoded:
     return geometry.forward(pixels), size
 
 
-def ahead(work: Callable, items: Sequence, threads: int) -> Iterator:
-    """work(item) of every item in order, done by threads that run a few items ahead.
-
-    Threads and not processes: Pillow decodes and resizes without the interpreter's lock; nothing is pickled.
-    """
-    if threads == 1 or len(items) == 1:
-        yield from map(work, items)
-        return
-    pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
-    try:
-        waiting: deque[Future] = deque()  # bounded: a slow disk must not gather all images in memory
-        for item in items:
-            waiting.append(pool.submit(work, item))
-            if len(waiting) > 4 * threads:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _key(samples: Sequence[Sample], geometry: Geometry, threads: int) -> str:
+def _key(samples: Sequence[Sample], geometry: Geometry, files: Sequence[Content]) -> str:
     head = [RULES, PIL.__version__, asdict(geometry)]
     key = hashlib.sha256(json.dumps(head, sort_keys=True).encode())
-    for sample, probe in zip(samples, ahead(_probe, [s.image for s in samples], threads), strict=True):
-        key.update(json.dumps([sample.name, *probe]).encode())
+    for sample, content in zip(samples, files, strict=True):
+        key.update(json.dumps([sample.name, *content]).encode())
     return key.hexdigest()[:24]
 
 
-def _probe(path: Path) -> tuple[int, str]:
-    """Size and hash of a file: of all its bytes if it is small, else of its first and last 64 KiB.
-
-    A compressed image that changes anywhere changes its size or its end in all but contrived cases.
-    """
-    try:
-        with path.open("rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            content = hashlib.sha256(file.read(PROBE))
-            if size > PROBE:
-                file.seek(max(PROBE, size - PROBE))
-                content.update(file.read(PROBE))
-    except OSError:
-        decode(path)  # says what is wrong, in the words of all image errors
-        raise
-    return size, content.hexdigest()
-
-
-def _sweep(home: Path) -> None:
-    """Remove the temporary folders of processes that were killed more than a day ago."""
-    for folder in home.glob(f"{TEMPORARY}*"):
-        with suppress(OSError):
-            newest = max(path.stat().st_mtime for path in (folder, *folder.iterdir()))
-            if time.time() - newest > DAY:
-                shutil.rmtree(folder, ignore_errors=True)
-
-
-def cores() -> int:
-    """The cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+def _unchanged(samples: Sequence[Sample], before: Sequence[Content], after: Sequence[Content]) -> None:
+    """DataError where a file is another than the one that the key was made from."""
+    for sample, old, new in zip(samples, before, after, strict=True):
+        if old != new:
+            raise DataError(
+                f"{sample.image} changed while the images were read; run the same command again when the "
+                "data set is complete"
+            )
 
 
 def _text(size: tuple[int, int]) -> str:

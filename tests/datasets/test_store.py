@@ -1,21 +1,19 @@
-"""The image store: the same bits with and without it, whole or absent, safe among processes."""
+"""The image store: the same bits with and without it, whole or absent. Processes: test_store_processes.py."""
 
 import errno
 import json
 import os
 import shutil
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from ad_bench.datasets import building, probes
 from ad_bench.datasets import store as module
 from ad_bench.datasets.images import decode
-from ad_bench.datasets.store import open_store
+from ad_bench.datasets.store import open_store, verify
 from ad_bench.errors import DataError
 from ad_bench.geometry import Geometry
 from ad_bench.samples import Sample
@@ -118,17 +116,52 @@ def test_moved_data_finds_its_store(samples, cache, tmp_path):
     assert open_store(again, SQUARE, cache).path == first.path
 
 
-def test_end_of_a_large_file_counts(tmp_path, cache):
-    path = tmp_path / "big.bmp"
-    keys = []
-    for last in (0, 1):
-        pixels = np.zeros(
-            (300, 300, 3), np.uint8
-        )  # 270 kB, more than both probes; a BMP's last row is its first
-        pixels[0, -1] = last
+@pytest.mark.parametrize("row", [0, 150, 299])
+def test_every_byte_of_a_large_file_counts(tmp_path, cache, row):
+    path = tmp_path / "big.bmp"  # not compressed: 270 kB, whatever its pixels are
+    pixels = np.zeros((300, 300, 3), np.uint8)
+    stores = []
+    for value in (0, 1):
+        pixels[row, 150] = value
         Image.fromarray(pixels).save(path)
-        keys.append(open_store([Sample(path, "big.bmp", "nut", "train", 0)], SQUARE, cache).path)
-    assert keys[0] != keys[1]
+        os.utime(path, ns=(10**18, 10**18))
+        stores.append(open_store([Sample(path, "big.bmp", "nut", "train", 0)], Geometry(), cache))
+    assert stores[0].path != stores[1].path
+    assert stores[1].images[0, row, 150].tolist() == [1, 1, 1]
+
+
+def test_a_file_replaced_by_an_older_one_of_the_same_size_is_noticed(tmp_path, cache, monkeypatch):
+    monkeypatch.setattr(probes, "SETTLING", -(10**12))  # as if all had been there for long
+    paths = [tmp_path / name for name in ("a.bmp", "b.bmp")]
+    for value, path in enumerate(paths):
+        Image.new("RGB", (8, 8), (value, value, value)).save(path)
+        os.utime(path, ns=(10**18, 10**18))
+    sample = [Sample(paths[0], "a.bmp", "nut", "train", 0)]
+    assert open_store(sample, Geometry(), cache).images.max() == 0
+    paths[1].replace(paths[0])
+    assert open_store(sample, Geometry(), cache).images.max() == 1
+
+
+@pytest.mark.parametrize("settling", [probes.SETTLING, -(10**12)])
+def test_a_file_that_changes_while_it_is_read_leaves_no_store(samples, cache, monkeypatch, settling):
+    monkeypatch.setattr(probes, "SETTLING", settling)
+
+    def meanwhile(done, total):
+        if done == 8:
+            Image.new("RGB", (9, 9)).save(samples[7].image)
+
+    with pytest.raises(DataError, match=r"007\.png changed while the images were read"):
+        open_store(samples, SQUARE, cache, progress=meanwhile)
+    assert left(cache) == []
+    assert (open_store(samples, SQUARE, cache).images[7] == 0).all()
+
+
+def test_touched_files_are_no_change(samples, cache, monkeypatch):
+    first = open_store(samples, SQUARE, cache)
+    for sample in samples:
+        os.utime(sample.image)
+    monkeypatch.setattr(module, "decode", lambda path: pytest.fail(f"decoded {path} again"))
+    assert open_store(samples, SQUARE, cache).path == first.path
 
 
 @pytest.mark.parametrize("workers", [1, 3])
@@ -225,61 +258,6 @@ def test_a_damaged_store_is_made_again(samples, cache, damage):
     assert left(cache) == [first.path.name]
 
 
-def test_old_leftovers_are_swept_and_young_ones_stay(samples, cache):
-    old, young = (cache / "images" / f"{module.TEMPORARY}{name}" for name in ("old", "young"))
-    for folder in (old, young):
-        folder.mkdir(parents=True)
-        (folder / "images.npy").write_bytes(b"half")
-    past = time.time() - 2 * module.DAY
-    for path in (old / "images.npy", old):
-        os.utime(path, (past, past))
-    open_store(samples, SQUARE, cache)
-    assert not old.exists()
-    assert young.exists()
-
-
-BUILDER = """
-import sys, time
-from pathlib import Path
-from ad_bench.datasets.store import open_store
-from ad_bench.geometry import Geometry
-from ad_bench.samples import Sample
-data, cache = Path(sys.argv[1]), Path(sys.argv[2])
-samples = [Sample(path, path.name, "nut", "train", 0) for path in sorted(data.iterdir())]
-print("ready", flush=True)
-sys.stdin.readline()
-store = open_store(samples, Geometry(size=(16, 24)), cache, 2)
-print(store.path, store.images.sum())
-"""
-
-
-def test_processes_build_at_the_same_time(tmp_path, cache):
-    (tmp_path / "data").mkdir()
-    samples = make(tmp_path / "data", 60, (200, 200))
-    command = [sys.executable, "-c", BUILDER, str(tmp_path / "data"), str(cache)]
-    path = os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
-    builders = [
-        subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env=os.environ | {"PYTHONPATH": path},
-        )
-        for _ in range(4)
-    ]
-    for builder in builders:
-        assert builder.stdout.readline() == "ready\n"
-    for builder in builders:
-        builder.stdin.write("go\n")
-        builder.stdin.flush()
-    found = {builder.communicate(timeout=60)[0] for builder in builders}
-    assert [builder.returncode for builder in builders] == [0] * 4
-    memory = open_store(samples, SQUARE, None)
-    [folder] = left(cache)
-    assert found == {f"{cache / 'images' / folder} {memory.images.sum()}\n"}
-
-
 def test_losing_the_race_uses_the_winners_store(samples, cache, monkeypatch):
     # Another process finishes while this one decodes its last image.
     winner = open_store(samples, SQUARE, cache)
@@ -295,6 +273,87 @@ def test_losing_the_race_uses_the_winners_store(samples, cache, monkeypatch):
     assert store.path.stat().st_ino == number
     assert np.array_equal(store.images, winner.images)
     assert left(cache) == [winner.path.name]
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="needs /proc to name an open file")
+def test_all_is_on_the_disk_before_it_has_its_name(samples, cache, monkeypatch):
+    steps: list[str] = []
+    real_sync, real_rename = os.fsync, Path.rename
+
+    def sync(handle):
+        steps.append(Path(f"/proc/self/fd/{handle}").readlink().name)
+        real_sync(handle)
+
+    def rename(path, target):
+        steps.append("renamed")
+        return real_rename(path, target)
+
+    monkeypatch.setattr(os, "fsync", sync)
+    monkeypatch.setattr(Path, "rename", rename)
+    open_store(samples, SQUARE, cache)
+    before = steps[: steps.index("renamed")]
+    assert sorted(before)[1:] == ["images.npy", "sizes.npy", "store.json", "sums.npy"]
+    assert before[-1].startswith(building.PREFIX)  # the folder's own entries, last
+    assert steps[len(before) :] == ["renamed", "images"]
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="needs /proc to name an open file")
+def test_a_file_that_does_not_reach_the_disk_gets_no_name(samples, cache, monkeypatch):
+    real = os.fsync
+
+    def broken(handle):
+        if Path(f"/proc/self/fd/{handle}").readlink().name == "images.npy":
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        real(handle)
+
+    monkeypatch.setattr(os, "fsync", broken)
+    with pytest.raises(DataError, match=os.strerror(errno.EIO)):
+        open_store(samples, SQUARE, cache)
+    assert left(cache) == []
+
+
+def test_verify_names_the_images_whose_bits_have_changed(samples, cache):
+    store = open_store(samples, SQUARE, cache)
+    assert verify(store) == []
+    with (store.path / "images.npy").open("r+b") as file:
+        for index in (3, 11):
+            file.seek(-(12 - index) * 16 * 24 * 3 + 100, os.SEEK_END)
+            byte = file.read(1)
+            file.seek(-1, os.SEEK_CUR)
+            file.write(bytes([byte[0] ^ 64]))
+    assert verify(store) == [3, 11]
+    sizes = np.load(store.path / "sizes.npy")
+    sizes[5, 0] += 1
+    np.save(store.path / "sizes.npy", sizes)
+    assert verify(open_store(samples, SQUARE, cache)) == [3, 5, 11]
+    assert verify(open_store(samples, SQUARE, None)) == []
+
+
+@pytest.mark.parametrize("damage", ["gone", "short", "cut"])
+def test_what_cannot_be_verified(samples, cache, damage):
+    store = open_store(samples, SQUARE, cache)
+    sums = store.path / "sums.npy"
+    if damage == "gone":
+        sums.unlink()
+    elif damage == "short":
+        np.save(sums, np.load(sums)[:-1])
+    else:
+        (store.path / "images.npy").unlink()
+        (store.path / "images.npy").write_bytes(b"")
+    with pytest.raises(DataError, match=r"cannot be verified.*delete the folder"):
+        verify(store)
+
+
+def test_a_read_only_cache_serves_what_it_has(guarded, monkeypatch):
+    data, cache = guarded / "data", guarded / "cache"
+    data.mkdir()
+    samples = make(data)
+    expected = np.array(open_store(samples, SQUARE, cache).images)
+    for path in (*cache.rglob("*"), cache):
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    assert np.array_equal(open_store(samples, SQUARE, cache).images, expected)
+    with pytest.raises(DataError, match=f"{os.strerror(errno.EACCES)}.*point paths\\.cache elsewhere"):
+        open_store(samples[1:], SQUARE, cache)
 
 
 def test_bottle_and_tiles(unpacked, cache):
