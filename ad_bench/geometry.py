@@ -184,11 +184,6 @@ class Geometry:
         found[rows, columns] = True
         return found
 
-    def share_seen(self, original: Sequence[int]) -> float:
-        """The share of an original's pixels that the network sees, in (0, 1]."""
-        rows, columns = self._seen(original)
-        return (rows.stop - rows.start) * (columns.stop - columns.start) / (original[0] * original[1])
-
     def _resized(self, original: Sequence[int]) -> tuple[int, int]:
         height, width = int(original[0]), int(original[1])
         if self.size is not None:

@@ -87,7 +87,6 @@ def test_one_pixel_image():
 def test_crop_inside_few_pixels_sees_them(original):
     # two pixels blown up to 512x256: the crop of 224 lies between their centres
     geometry = Geometry(short=256, crop=224)
-    assert geometry.share_seen(original) > 0
     values, seen = geometry.backward(np.ones((224, 224)), original)
     assert (values == 1).any()
     assert seen is None or seen.any()
@@ -155,13 +154,6 @@ def test_backward_inverts_the_crop(original, short, crop):
         for before, after, start in zip(original, resized, (top, left), strict=True)
     ]
     assert np.array_equal(seen, np.outer(*inside))
-    assert geometry.share_seen(original) == pytest.approx(seen.mean())
-
-
-def test_share_seen():
-    assert Geometry(size=(32, 32)).share_seen((100, 50)) == 1
-    # 300 -> 256 -> 224 keeps 262 of 300 rows and columns
-    assert Geometry(short=256, crop=224).share_seen((300, 300)) == pytest.approx((262 / 300) ** 2)
 
 
 def test_mask_rules_by_hand():

@@ -29,7 +29,16 @@ from numpy.typing import ArrayLike, NDArray
 from ad_bench.errors import UsageError
 from ad_bench.metrics.counting import Places
 from ad_bench.metrics.grid import Grid
-from ad_bench.metrics.ranking import Array, as_map, blocks, check_scores, rank_images, saturating
+from ad_bench.metrics.ranking import (
+    Array,
+    as_map,
+    as_scores,
+    blocks,
+    check_scores,
+    rank_images,
+    saturating,
+    stride,
+)
 from ad_bench.metrics.truth import PixelTruth
 
 MARKS = 512
@@ -148,9 +157,7 @@ def replicate_images(scores: ArrayLike, labels: ArrayLike, names: Sequence[str],
     NaN where a replicate lacks a class.
     """
     rank_images(scores, labels)  # refuses what cannot be ranked
-    values, positive = np.asarray(scores), np.asarray(labels) == 1
-    # NumPy 2.4.6 was seen to sort float16 wrongly on some processors.
-    values = values.astype(np.result_type(np.float32, values.dtype))
+    values, positive = as_scores(scores), np.asarray(labels) == 1
     wanted = _wanted(names, "image_")
     order = np.argsort(values)[::-1]
     falling, positive = values[order], positive[order]
@@ -240,7 +247,7 @@ class _Cells:
 
 def _survey(maps: Sequence[ArrayLike], truth: PixelTruth) -> tuple[Array, Array]:
     """The first look at all maps: the marks, rising, in the type to rank in; pixels to choose a grid by."""
-    stride = -(-truth.positives // _SAMPLE) | 1
+    every = -(-truth.positives // _SAMPLE) | 1
     each = max(1, _SAMPLE // max(len(truth), 1))
     defects: list[Array] = []
     normals: list[Array] = []
@@ -251,9 +258,8 @@ def _survey(maps: Sequence[ArrayLike], truth: PixelTruth) -> tuple[Array, Array]
         seen, spots = truth.seen[image], truth.spots[image]
         check_scores([values], [seen], image)
         flat = values.ravel()
-        defects.append(flat[spots[::stride]])
-        # an odd stride, so that not one column of the image is taken again and again
-        taken = np.arange(0, flat.size, max(1, flat.size // each) | 1)
+        defects.append(flat[spots[::every]])
+        taken = np.arange(0, flat.size, stride(flat.size, each))
         if seen is not None:
             taken = taken[seen[taken]]
         pixels.append(flat[taken])
@@ -262,7 +268,7 @@ def _survey(maps: Sequence[ArrayLike], truth: PixelTruth) -> tuple[Array, Array]
         normals.append(flat[taken])
     kind = np.result_type(np.float32, *{part.dtype for part in pixels})
     found, normal, sample = (np.concatenate(parts).astype(kind) for parts in (defects, normals, pixels))
-    return _marks(np.sort(found), np.sort(normal)), sample[:: max(1, len(sample) // _TRIED) | 1]
+    return _marks(np.sort(found), np.sort(normal)), sample[:: stride(len(sample), _TRIED)]
 
 
 def _marks(found: Array, normal: Array) -> Array:

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from ad_bench.metrics.counting import bincount
 from ad_bench.metrics.grid import Grid, place_of, score_at
 from ad_bench.metrics.measures import area_shares, rates
-from ad_bench.metrics.ranking import Array, as_map, blocks, check_scores, saturating, score_type
+from ad_bench.metrics.ranking import Array, as_map, blocks, check_scores, saturating, score_type, stride
 from ad_bench.metrics.truth import PixelTruth
 
 CELLS = 1 << 21  # 16 MB for each of the four histograms
@@ -181,7 +181,7 @@ class _Cells:
             if len(finite):
                 self.low, self.high = min(self.low, finite.min()), max(self.high, finite.max())
             found.append(finite[:: max(1, len(finite) // each)].copy())
-            flat = values.ravel()[:: max(1, values.size // each) | 1]
+            flat = values.ravel()[:: stride(values.size, each)]
             pixels.append(flat[flat < np.inf])  # a copy: no map is held. What is left out may hold anything
         self.kind = np.result_type(*kinds)
         sampled, every = (

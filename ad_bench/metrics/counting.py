@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,14 +13,70 @@ from ad_bench.metrics.grid import Grid
 
 Array = NDArray[Any]
 Codes = NDArray[np.int32]
-BLOCK = 1 << 18  # pixels worked on at once: a few arrays of so many stay in the processor's cache
-_KEPT = 1 << 22  # codes kept, or more, before they are counted: a count costs as much as there are scores
-_PENDING = 1 << 20  # pixels to be searched for that wait for one another
+BLOCK = 1 << 17  # pixels worked on at once: a few arrays of so many stay in the processor's cache
+_KEPT = 1 << 20  # codes kept, or more, before they are counted: a count costs as much as there are scores
+_PENDING = 1 << 17  # pixels, or more, that wait to be compared or searched for together
 _FEW = 1 << 16  # fewer pixels are sorted sooner than a table is made
 _CELLS = (1 << 14, 1 << 24)  # of the grid; float32 tells no more than 2^24 whole numbers apart
 _PER_SCORE = 32  # cells for each defect score, so that few pixels share the cell of one
+_MANY = 1 << 18  # more defect scores have tables that leave the cache: the pixels are parted first
+_COLUMNS = 1 << 10  # parts, equal in the score
+_RANGE = 1 << 12  # defect scores, or more, for which neighbouring parts are counted together
+_HELD = 1 << 27  # pixels, or some for each defect score, that are parted before they are counted
+_PARTED = 1 << 19  # pixels parted at once
+_EACH = 16  # pixels for each defect score, below which counting costs more than the pixels do
 _COMPARE, _SEARCH = 15.0, 60.0  # nanoseconds for a pixel in a defect's cell, and for one to be searched for
 _SORT = 30.0  # nanoseconds a pixel, what counting competes with
+
+
+class Shared:
+    """Counts pixels in the cells of a grid that hold defect scores, where cells alone do not tell the place.
+
+    One comparison with the lowest score of the cell decides; above the lowest of several it is searched for.
+    """
+
+    def __init__(self, rising: Array, cell: Codes) -> None:
+        first = np.flatnonzero(np.concatenate(([True], cell[1:] != cell[:-1])))
+        self.cells = cell[first]
+        self.lowest, self.crowded = rising[first], np.diff(np.append(first, len(rising))) > 1
+        self._rising, self._first = rising, first
+        self._sides = np.zeros(3 * len(first), np.int64)  # of each cell: below its lowest score, on it, above
+        self._unsure: list[Array] = []
+        self._pending = 0
+        self._searched: NDArray[np.int64] | None = None
+
+    def add(self, scores: Array, at: Codes) -> None:
+        """Count pixels by their score and the place of their cell among `cells`."""
+        lowest = self.lowest.take(at)
+        above = scores > lowest
+        side = 3 * at
+        side += above
+        side += scores >= lowest
+        self._sides += bincount(side, len(self._sides))
+        unsure = np.flatnonzero(above & self.crowded.take(at))
+        self._unsure.append(scores.take(unsure))
+        self._pending += len(unsure)
+        if self._pending > max(_PENDING, len(self._rising)):
+            self._search()
+
+    def _search(self) -> None:
+        left = np.concatenate(self._unsure)
+        self._unsure, self._pending = [], 0
+        left.sort()  # searched for in order, neighbours find what they need in the cache
+        found = searched(self._rising, left)
+        self._searched = found if self._searched is None else self._searched + found
+
+    def counts(self, below: NDArray[np.int64]) -> NDArray[np.int64]:
+        """(2 U + 1,) pixels at each place; below: at j, the pixels with j of `cells` below their own."""
+        if self._pending:
+            self._search()
+        sides, first = self._sides.reshape(-1, 3), self._first
+        counts = np.zeros(2 * len(self._rising) + 1, np.int64)
+        counts[2 * first] = below[:-1] - sides[:, 1] - sides[:, 2]
+        counts[-1] = below[-1]
+        counts[2 * first + 1] = sides[:, 1]
+        counts[2 * first + 2] += np.where(self.crowded, 0, sides[:, 2])
+        return counts if self._searched is None else counts + self._searched
 
 
 class Places:
@@ -30,30 +86,23 @@ class Places:
     A bit for each cell of a grid says whether a defect score lies in it. So the number of such cells below a
     pixel's is read from a running count for every 32 cells and the bits of the last 32: an eighth of a byte
     a cell, twice, which stays in the cache where a table of places would not. Where a defect score shares the
-    pixel's cell one comparison decides, and where several do the few that are left are searched for.
+    pixel's cell the two are compared.
     """
 
     def __init__(self, rising: Array, grid: Grid) -> None:
         self.rising, self.grid = rising, grid
-        cell = grid.of(rising)
-        first = np.flatnonzero(np.concatenate(([True], cell[1:] != cell[:-1])))
-        taken = np.zeros(-(-(grid.cells + 1) // 32) * 32, bool)
-        taken[cell[first]] = True
-        words = np.packbits(taken, bitorder="little").view("<u4").astype(np.uint32, copy=False)
+        self._shared = Shared(rising, grid.of(rising))
+        cells = self._shared.cells
+        words = np.zeros(grid.cells // 32 + 1, np.uint32)
+        # The first cell of a word has its highest bit.
+        np.add.at(words, cells >> 5, np.uint32(1 << 31) >> (cells & 31).astype(np.uint32))
         until = np.cumsum(np.bitwise_count(words), dtype=np.int32)  # taken cells to the end of the word
         # Side by side, as they are read together.
         self._table = np.stack([words.view(np.int32), until], axis=1).view(np.int64).ravel()
-        # Of each taken cell its lowest score, the place of that, and whether there are more.
-        self._lowest, self._first = rising[first], first
-        self._crowded = np.diff(np.append(first, len(rising))) > 1
-        self._before = np.append(2 * first, 2 * len(rising))  # the place of what lies below a taken cell
-        self._tie = len(first) + 1  # codes: taken cells below; from here on ties; at last what is left
-        self._last = self._tie + len(rising)
-        self._counts = np.zeros(self._last + 1, np.int64)
-        self._left: list[Array] = []
-        self._pending = 0
-        self._searched: NDArray[np.int64] | None = None
+        self._below = np.zeros(len(cells) + 1, np.int64)
         self._codes, self._filled = np.empty(max(_KEPT, 8 * len(rising)), np.int32), 0
+        self._inside: list[tuple[Array, Codes]] = []
+        self._pending = 0
         self._float = np.empty(BLOCK, rising.dtype)
         self._room, self._found = np.empty((2, BLOCK), np.int32), np.empty(BLOCK, np.int64)
         self._ones, self._flags = np.empty(BLOCK, np.uint8), np.empty(BLOCK, bool)
@@ -62,10 +111,10 @@ class Places:
         """Nanoseconds that a pixel beyond its look-up is likely to take, judged by some of them."""
         cell = self.grid.of(sample)
         word, until = self._table[cell >> 5].view(np.uint32).reshape(-1, 2).T
-        word = word >> (cell & 31).astype(np.uint32)
-        inside = (word & 1).astype(bool)
+        word = word << (cell & 31).astype(np.uint32)
+        inside = word.view(np.int32) < 0
         below = until[inside] - np.bitwise_count(word[inside])
-        unsure = np.count_nonzero((sample[inside] > self._lowest[below]) & self._crowded[below])
+        unsure = np.count_nonzero((sample[inside] > self._shared.lowest[below]) & self._shared.crowded[below])
         return (_COMPARE * np.count_nonzero(inside) + _SEARCH * unsure) / max(len(sample), 1)
 
     def add(self, scores: Array) -> None:
@@ -83,73 +132,133 @@ class Places:
         word, until = found.view(np.uint32).reshape(-1, 2).T
         bits, cell = at.view(np.uint32), cell.view(np.uint32)
         np.bitwise_and(cell, 31, out=cell)
-        np.right_shift(word, cell, out=bits)  # the last bit is now that of the pixel's cell
+        np.left_shift(word, cell, out=bits)  # the highest bit, a sign, is now that of the pixel's cell
         np.bitwise_count(bits, out=ones)
         np.subtract(until.view(np.int32), ones, out=codes)
-        np.bitwise_and(bits, 1, out=bits)
-        np.copyto(inside, bits, casting="unsafe")
-        self._compare(scores, codes, np.flatnonzero(inside))
-
-    def _compare(self, scores: Array, codes: Codes, shared: NDArray[np.intp]) -> None:
-        """The codes of pixels that share their cell with a defect score."""
-        below = codes.take(shared)
-        value, defect = scores.take(shared), self._lowest.take(below)
-        equal = np.flatnonzero(value == defect)
-        tie = self._tie + self._first.take(below.take(equal))
-        above = value > defect
-        # Above the lowest of several: where exactly is found for many blocks together.
-        unsure = np.flatnonzero(above & self._crowded.take(below))
-        self._left.append(value.take(unsure))
-        self._pending += len(unsure)
-        if self._pending > _PENDING:
-            self._search()
-        below += above
-        below[equal] = tie
-        below[unsure] = self._last
-        codes[shared] = below
+        np.less(at, 0, out=inside)
+        shared = np.flatnonzero(inside)
+        self._inside.append((scores.take(shared), codes.take(shared)))
+        self._pending += len(shared)
+        if self._pending > max(_PENDING, len(self.rising)):
+            self._compare()
 
     def _tally(self) -> None:
-        self._counts += bincount(self._codes[: self._filled], len(self._counts))
+        self._below += bincount(self._codes[: self._filled], len(self._below))
         self._filled = 0
 
-    def _search(self) -> None:
-        left = np.concatenate(self._left)
-        self._left, self._pending = [], 0
-        left.sort()  # searched for in order, neighbours find what they need in the cache
-        places = np.searchsorted(self.rising, left)
-        places += np.searchsorted(self.rising, left, side="right")
-        if self._searched is None:
-            self._searched = np.zeros(2 * len(self.rising) + 1, np.int64)
-        self._searched += np.bincount(places, minlength=len(self._searched))
+    def _compare(self) -> None:
+        scores, at = (np.concatenate(parts) for parts in zip(*self._inside, strict=True))
+        self._inside, self._pending = [], 0
+        self._shared.add(scores, at)
 
     def finish(self) -> NDArray[np.int64]:
         """(2 U + 1,) pixels at each place, of all blocks so far."""
         self._tally()
         if self._pending:
-            self._search()
-        counts = np.zeros(2 * len(self.rising) + 1, np.int64)
-        counts[self._before] = self._counts[: self._tie]
-        counts[1::2] = self._counts[self._tie : self._last]
-        return counts if self._searched is None else counts + self._searched
+            self._compare()
+        return self._shared.counts(self._below)
+
+
+class Parts:
+    """Counts pixels as `Places`, by their place among so many defect scores that no table stays in the cache.
+
+    First they are parted into columns of equal width. Then in each the pixels are counted by cells finer than
+    any table of all could have, and those that share one with a defect score are compared.
+    """
+
+    def __init__(self, rising: Array, grid: Grid) -> None:
+        self.rising, self.grid = rising, grid
+        # Of each column the first score, of each range the first column.
+        self._starts = np.searchsorted(grid.of(rising), np.arange(grid.cells + 2))
+        ranges = np.searchsorted(self._starts, np.arange(0, len(rising), _RANGE), side="right") - 1
+        self._ranges = np.unique(np.append(ranges, [0, grid.cells + 1]))
+        self._counts = np.zeros(2 * len(rising) + 1, np.int64)
+        self._parts: list[tuple[Array, NDArray[Any]]] = []
+        self._held = 0
+
+    def add(self, scores: Array) -> None:
+        """Count a block of scores; none is NaN."""
+        from scipy.sparse import csr_array  # here, so that image metrics and the catalogue do without SciPy
+
+        # One row with a column for each pixel's cell: bringing it into the order of columns is one counting
+        # sort in compiled code.
+        row = (scores, self.grid.of(scores), np.array([0, len(scores)], np.int32))
+        columns = csr_array(row, shape=(1, self.grid.cells + 1)).tocsc()
+        self._parts.append((columns.data, columns.indptr))
+        self._held += len(scores)
+        if self._held >= max(_HELD, _EACH * len(self.rising)):
+            self._count()
+
+    def _count(self) -> None:
+        for first, last in zip(self._ranges[:-1], self._ranges[1:], strict=True):
+            low, high = self._starts[first], self._starts[last]
+            parts = [part[ends[first] : ends[last]] for part, ends in self._parts]
+            self._counts[2 * low : 2 * high + 1] += _placed(parts, self.rising[low:high], self.grid.ordered)
+        self._parts, self._held = [], 0
+
+    def finish(self) -> NDArray[np.int64]:
+        """(2 U + 1,) pixels at each place, of all blocks so far."""
+        if self._parts:
+            self._count()
+        return self._counts
+
+
+def _placed(parts: Sequence[Array], rising: Array, ordered: bool) -> NDArray[np.int64]:
+    """(2 U + 1,) how many scores of all parts are at each place, by a histogram of their cells."""
+    if not len(rising):
+        return np.array([sum(map(len, parts))])
+    grid = Grid.between(rising[0], rising[-1], _cells(rising), rising.dtype, ordered)
+    if grid is None:
+        counts = np.zeros(2 * len(rising) + 1, np.int64)
+        for scores in _gathered(parts):
+            counts += searched(rising, scores)
+        return counts
+    shared = Shared(rising, grid.of(rising))
+    taken = np.zeros(grid.cells + 1, bool)
+    taken[shared.cells] = True
+    number = np.empty(grid.cells + 1, np.int32)  # of the cells that are taken; of the others never read
+    number[shared.cells] = np.arange(len(shared.cells), dtype=np.int32)
+    counts = np.zeros(grid.cells + 2, np.int64)
+    for scores in _gathered(parts):
+        cell, inside = grid.of(scores), np.empty(len(scores), bool)
+        counts += bincount(cell, len(counts))
+        _take(taken, cell, inside)
+        at = np.flatnonzero(inside)
+        shared.add(scores.take(at), number.take(cell.take(at)))
+    return shared.counts(np.add.reduceat(counts, np.append(0, shared.cells + 1)))
+
+
+def _gathered(parts: Sequence[Array]) -> Iterator[Array]:
+    """The parts, joined until they are worth a call: a range may hold nearly all pixels, or few."""
+    some: list[Array] = []
+    size = 0
+    for part in parts:
+        some.append(part)
+        size += len(part)
+        if size >= _PARTED:
+            yield np.concatenate(some)
+            some, size = [], 0
+    if size:
+        yield np.concatenate(some)
 
 
 def count_places(
-    blocks: Iterable[Array], rising: Array, sample: Array, pixels: int
+    blocks: Callable[[int], Iterable[Array]], rising: Array, sample: Array, pixels: int
 ) -> NDArray[np.int64] | None:
     """Pixels at each of the 2 U + 1 places among U >= 1 distinct, finite defect scores (see Places).
 
-    sample: some of the pixels, to choose the grid by. None where sorting is likely to be quicker; then
-    `blocks` was not touched.
+    blocks: gives all pixels in blocks of at most so many. sample: some of them, to choose the grid by. None
+    where sorting is likely to be quicker; then `blocks` was not called.
     """
     if pixels < _FEW:
         return None
-    cells = int(np.clip(1 << (_PER_SCORE * len(rising) - 1).bit_length(), *_CELLS))
+    some = rising[:: -(-len(rising) // _MANY)]  # as they lie, so do all
     best: tuple[float, Places] | None = None
     for ordered in (False, True):
-        grid = Grid.between(rising[0], rising[-1], cells, rising.dtype, ordered)
+        grid = Grid.between(some[0], some[-1], _cells(some), rising.dtype, ordered)
         if grid is None:
             continue
-        places = Places(rising, grid)
+        places = Places(some, grid)
         cost = places.cost(sample)
         if best is None or cost < best[0]:
             best = cost, places
@@ -157,12 +266,30 @@ def count_places(
             break
     if best is None or best[0] > _SORT:
         return None
-    for block in blocks:
-        best[1].add(block)
-    return best[1].finish()
+    way: Places | Parts = best[1]
+    size = BLOCK
+    if len(some) < len(rising):
+        columns = Grid.between(rising[0], rising[-1], _COLUMNS, rising.dtype, way.grid.ordered)
+        if columns is None:
+            return None
+        way, size = Parts(rising, columns), _PARTED
+    for block in blocks(size):
+        way.add(block)
+    return way.finish()
 
 
-def _take(table: NDArray[np.int64], at: Codes, out: NDArray[np.int64]) -> None:
+def searched(rising: Array, scores: Array) -> NDArray[np.int64]:
+    """(2 U + 1,) how many scores are at each place, by bisection."""
+    places = np.searchsorted(rising, scores)
+    places += np.searchsorted(rising, scores, side="right")
+    return np.bincount(places, minlength=2 * len(rising) + 1)
+
+
+def _cells(rising: Array) -> int:
+    return int(np.clip(1 << (_PER_SCORE * len(rising) - 1).bit_length(), *_CELLS))
+
+
+def _take(table: Array, at: Codes, out: Array) -> None:
     """out = table[at]; by torch, where it is loaded anyway, as its int32 indices need no copy."""
     torch = sys.modules.get("torch")
     if torch is None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -62,7 +62,7 @@ class Ranking:
 
 def rank_images(scores: ArrayLike, labels: ArrayLike) -> Ranking:
     """The ranking of N image scores; labels (N,) are 0 for normal and 1 for anomalous."""
-    values, positive = _as_scores(scores), np.asarray(labels)
+    values, positive = as_scores(scores), np.asarray(labels)
     if values.ndim != 1 or values.shape != positive.shape:
         raise ValueError(
             "image_scores and labels are two rows of one length; "
@@ -79,7 +79,7 @@ def rank_images(scores: ArrayLike, labels: ArrayLike) -> Ranking:
             "scores must be numbers below +inf"
         )
     positives = _Positives.of(values[positive == 1], {})
-    return positives.ranked(*_sorted_places(values.copy(), positives.rising), len(values))
+    return positives.among(*_sorted_places(values.copy(), positives.rising), len(values))
 
 
 def rank_pixels(
@@ -103,43 +103,59 @@ def rank_pixels(
     if regions:
         gains["overlap"] = truth.gain
     positives = _Positives.of(_joined(found, kind), gains)
-    pixels = sum(
-        image.size if seen is None else int(seen.sum())
-        for image, seen in zip(scores, truth.seen, strict=True)
-    )
-    finite = positives.rising[np.isneginf(positives.rising).sum() :]
-    lowest = len(positives.rising) - len(finite)  # 1 where defects stand at -inf, which no pixel is below
-    counts = None
-    if len(finite) and device is None:
-        counts = count_places(blocks(scores, truth, kind), finite, sample(scores, kind), pixels)
-    if counts is None:
-        pool = np.empty(pixels, kind)
-        end = 0
-        for block in blocks(scores, truth, kind):
-            pool[end : end + len(block)] = block
-            end += len(block)
-        places = (
-            _sorted_places(pool, positives.rising)
-            if device is None
-            else _device_places(pool, positives.rising, device)
-        )
-        at_least, more = places
-    else:
-        # Pixels at or above each finite score, and above it: sums of the places from the top down.
-        upward = np.cumsum(counts[::-1])[::-1]
-        at_least, more = upward[1::2], upward[2::2]
-        if lowest:
-            under = sum(
-                int(np.count_nonzero(np.isneginf(image.ravel() if seen is None else image.ravel()[seen])))
-                for image, seen in zip(scores, truth.seen, strict=True)
-            )
-            at_least, more = np.append(pixels, at_least), np.append(pixels - under, more)
-    ranking = positives.ranked(at_least, more, pixels)
+    ranking = None if device is not None else _counted(positives, scores, truth, kind)
+    if ranking is None:
+        pool = _pooled(scores, truth, kind)
+        place = _sorted_places if device is None else partial(_device_places, device=device)
+        ranking = positives.among(*place(pool, positives.rising), len(pool))
     if truth.defects is None:
         return ranking
     values, gain = saturating(scores, truth)
     at = np.searchsorted(positives.rising, values)
     return replace(ranking, saturated=np.bincount(at, gain, len(positives.rising)).astype(float)[::-1])
+
+
+def _counted(
+    positives: _Positives, scores: Sequence[Array], truth: PixelTruth, kind: np.dtype[Any]
+) -> Ranking | None:
+    """The ranking from counts of the normal pixels; None where sorting is likely to be quicker."""
+    lowest = int(np.isneginf(positives.rising[:1]).sum())  # 1 where defects stand at -inf, below all cells
+    finite = positives.rising[lowest:]
+    pixels = _pixels(scores, truth)
+    counts = None
+    if len(finite):
+        normal = partial(blocks, scores, truth, kind, defects=False)
+        counts = count_places(normal, finite, sample(scores, kind), pixels)
+    if counts is None:
+        return None
+    negatives = pixels - truth.positives
+    above, ties = np.cumsum(counts[::-1])[::-1][2::2], counts[1::2]
+    if lowest:
+        under = sum(
+            int(np.count_nonzero(np.isneginf(image.ravel() if seen is None else image.ravel()[seen])))
+            for image, seen in zip(scores, truth.seen, strict=True)
+        )
+        under -= int(positives.hits[0])
+        above, ties = np.append(negatives - under, above), np.append(under, ties)
+    return positives.ranked(above, ties, negatives)
+
+
+def _pooled(scores: Sequence[Array], truth: PixelTruth, kind: np.dtype[Any]) -> Array:
+    """All pixels that count in one array."""
+    pool = np.empty(_pixels(scores, truth), kind)
+    end = 0
+    for block in blocks(scores, truth, kind):
+        pool[end : end + len(block)] = block
+        end += len(block)
+    return pool
+
+
+def _pixels(scores: Sequence[Array], truth: PixelTruth) -> int:
+    """How many pixels count."""
+    return sum(
+        image.size if seen is None else int(np.count_nonzero(seen))
+        for image, seen in zip(scores, truth.seen, strict=True)
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,20 +179,23 @@ class _Positives:
         }
         return cls(rising[first], hits, sums)
 
-    def ranked(self, at_least: NDArray[np.int64], more: NDArray[np.int64], total: int) -> Ranking:
-        """The ranking; at_least and more (U,) are how many of all `total` scores are >= and > each."""
-        hits = self.hits[::-1]
-        higher = np.cumsum(hits) - hits  # positives above
-        count = int(self.hits.sum())
+    def ranked(self, above: NDArray[np.int64], ties: NDArray[np.int64], negatives: int) -> Ranking:
+        """The ranking; above and ties (U,) are how many negatives are > and equal to each."""
         return Ranking(
             scores=self.rising[::-1],
-            hits=hits,
-            above=more[::-1] - higher,
-            ties=(at_least - more)[::-1] - hits,
-            positives=count,
-            negatives=total - count,
+            hits=self.hits[::-1],
+            above=above[::-1],
+            ties=ties[::-1],
+            positives=int(self.hits.sum()),
+            negatives=negatives,
             **{name: sums[::-1] for name, sums in self.gains.items()},
         )
+
+    def among(self, at_least: NDArray[np.int64], more: NDArray[np.int64], total: int) -> Ranking:
+        """The ranking; at_least and more (U,) are how many of all `total` scores are >= and > each."""
+        found = np.cumsum(self.hits[::-1])[::-1]  # positives at or above
+        above, reached = more - (found - self.hits), at_least - found
+        return self.ranked(above, reached - above, total - int(self.hits.sum()))
 
 
 def _sorted_places(pool: Array, rising: Array) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -281,30 +300,51 @@ def as_map(values: ArrayLike, image: int) -> Array:
     return array
 
 
-def blocks(scores: Sequence[Array], truth: PixelTruth, kind: np.dtype[Any]) -> Iterator[Array]:
-    """The pixels that count, BLOCK by BLOCK in one buffer: a block is gone when the next one is asked for."""
-    buffer = np.empty(BLOCK, kind)
+def blocks(
+    scores: Sequence[Array],
+    truth: PixelTruth,
+    kind: np.dtype[Any],
+    size: int | None = None,
+    *,
+    defects: bool = True,
+) -> Iterator[Array]:
+    """The pixels that count, BLOCK or `size` at a time, in one buffer: a block is gone with the next one.
+
+    Without `defects` these pixels are -inf, below all others.
+    """
+    size = BLOCK if size is None else size
+    buffer = np.empty(size, kind)
     end = 0
-    for values, seen in zip(scores, truth.seen, strict=True):
-        flat = values.ravel() if seen is None else values.ravel()[seen]
+    for values, seen, spots in zip(scores, truth.seen, truth.spots, strict=True):
+        flat = values.ravel()
+        if seen is not None:
+            flat = flat[seen]
+            spots = spots if defects else (np.cumsum(seen)[spots] - 1)
         start = 0
         while start < len(flat):
-            size = min(BLOCK - end, len(flat) - start)
-            buffer[end : end + size] = flat[start : start + size]
-            start, end = start + size, end + size
-            if end == BLOCK:
+            some = min(size - end, len(flat) - start)
+            buffer[end : end + some] = flat[start : start + some]
+            if not defects:
+                first, last = np.searchsorted(spots, (start, start + some))
+                buffer[spots[first:last] + (end - start)] = -np.inf
+            start, end = start + some, end + some
+            if end == size:
                 yield buffer
                 end = 0
     if end:
         yield buffer[:end]
 
 
+def stride(pixels: int, wanted: int) -> int:
+    """The step that takes about `wanted` of so many: odd, so that not one column is taken again and again."""
+    return max(1, pixels // wanted) | 1
+
+
 def sample(scores: Sequence[Array], kind: np.dtype[Any]) -> Array:
     """About 2^15 pixels of all images alike, the same ones every time."""
     images = [scores[i] for i in np.unique(np.linspace(0, len(scores) - 1, 64).astype(int))]
     each = _SAMPLE // len(images)
-    # an odd stride, so that not one column of the image is taken again and again
-    parts = np.concatenate([image.ravel()[:: max(1, image.size // each) | 1] for image in images])
+    parts = np.concatenate([image.ravel()[:: stride(image.size, each)] for image in images])
     return parts[parts < np.inf].astype(kind)  # pixels that are left out may hold anything
 
 
@@ -312,7 +352,7 @@ def _joined(parts: Sequence[Array], kind: np.dtype[Any]) -> Array:
     return np.concatenate([np.empty(0, kind), *parts])
 
 
-def _as_scores(values: ArrayLike) -> Array:
+def as_scores(values: ArrayLike) -> Array:
     """Real numbers in the type they are ranked in: float32 or float64, float64 for integers.
 
     Never float16: NumPy 2.4 with AVX-512 returns an unsorted array from np.sort of some 20,000 of them.

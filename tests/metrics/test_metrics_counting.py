@@ -97,15 +97,32 @@ class OneGrid:
         return Grid.between(low, high, cells, dtype, ordered) if ordered is self.wanted else None
 
 
-WAYS = ["as it chooses", "equal width", "floating-point order", "equal width, no torch", "sorted", "device"]
+WAYS = [
+    "as it chooses",
+    "equal width",
+    "floating-point order",
+    "equal width, no torch",
+    "parted",
+    "parted, no torch",
+    "sorted",
+    "device",
+]
 
 
 @pytest.fixture
 def counted(monkeypatch):
     """What was counted: a list that grows with each ranking that did not sort."""
-    made, finish = [], counting.Places.finish
-    monkeypatch.setattr(counting.Places, "finish", lambda self: made.append(self) or finish(self))
+    made = []
+    for way in (counting.Places, counting.Parts):
+        finish = way.finish
+        monkeypatch.setattr(way, "finish", lambda self, finish=finish: made.append(self) or finish(self))
     return made
+
+
+def part_early(monkeypatch):
+    """Pixels are parted however few defect scores there are, into small parts that are counted often."""
+    for name, value in (("_MANY", 3), ("_COLUMNS", 40), ("_RANGE", 16), ("_PARTED", 5000), ("_HELD", 1)):
+        monkeypatch.setattr(counting, name, value)
 
 
 def take(way, monkeypatch):
@@ -113,7 +130,10 @@ def take(way, monkeypatch):
         monkeypatch.setattr(counting, "_SORT", -1.0)  # nothing is as cheap
     elif way not in ("as it chooses", "device"):
         monkeypatch.setattr(counting, "_SORT", np.inf)
-        monkeypatch.setattr(counting, "Grid", OneGrid(way == "floating-point order"))
+        if "parted" in way:
+            part_early(monkeypatch)
+        else:
+            monkeypatch.setattr(counting, "Grid", OneGrid(way == "floating-point order"))
     if "no torch" in way:
         monkeypatch.delitem(sys.modules, "torch")
 
@@ -130,10 +150,11 @@ def test_any_way_ranks_as_a_plain_sort(kind, dtype, way, monkeypatch, counted):
     if way in ("sorted", "device") or np.isfinite(wanted["scores"]).sum() < 2:  # one score makes no grid
         assert not counted
     elif way == "floating-point order" or (way != "as it chooses" and kind not in ("huge", "denormal")):
-        assert counted
+        parted = "parted" in way and np.isfinite(wanted["scores"]).sum() > 3
+        assert [type(one) for one in counted] == [counting.Parts if parted else counting.Places]
 
 
-@pytest.mark.parametrize("way", WAYS[:4])
+@pytest.mark.parametrize("way", WAYS[:6])
 @pytest.mark.parametrize("kind", ["plain", "quarters", "heavy tails", "unseen pixels", "two scales"])
 def test_what_is_ignored_is_not_counted(kind, way, monkeypatch):
     maps, masks, ignore, wanted = scene(kind, "float32", shapes=((301, 203), (160, 170)), hide=True)
@@ -184,6 +205,16 @@ def test_more_pixels_than_are_kept_at_once(kind, counted):
     assert counted or kind != "plain"
 
 
+def test_many_defect_scores_are_parted(counted):
+    # More of them than a table in the cache can tell apart; among the pixels ties and crowds.
+    rng = np.random.default_rng(0)
+    mask = rng.random((1200, 1200)) < 0.3
+    values = (rng.normal(size=mask.shape) ** 3 + mask).astype(np.float32)
+    values[:400] = np.round(1000 * values[:400]) / 1000
+    assert_same(rank_pixels([values], [mask], regions=False), brute_ranking(values.ravel(), mask.ravel()))
+    assert [type(one) for one in counted] == [counting.Parts]
+
+
 def test_the_grid_follows_the_scores(counted):
     # After exp() cells of equal width hold nearly all pixels in one: then the other grid must be taken.
     for kind, ordered in (("plain", False), ("heavy tails", True)):
@@ -202,11 +233,12 @@ FLOATS = st.one_of(
     values=st.lists(st.tuples(FLOATS, st.booleans()), min_size=1, max_size=40),
     ordered=st.booleans(),
     wide=st.booleans(),
+    parted=st.booleans(),
     smallest=st.sampled_from([2, 16, 1 << 12]),
 )
 @settings(max_examples=300, deadline=None)
 @pytest.mark.filterwarnings("error")
-def test_any_floats_are_counted_as_sorted(values, ordered, wide, smallest):
+def test_any_floats_are_counted_as_sorted(values, ordered, wide, parted, smallest):
     scores = np.array([value for value, _ in values], np.float64 if wide else np.float32)
     truth = np.array([defect for _, defect in values])
     with pytest.MonkeyPatch.context() as patch:
@@ -214,6 +246,8 @@ def test_any_floats_are_counted_as_sorted(values, ordered, wide, smallest):
         patch.setattr(counting, "_SORT", np.inf)
         patch.setattr(counting, "_CELLS", (smallest, 1 << 22))
         patch.setattr(counting, "Grid", OneGrid(ordered))
+        if parted:
+            part_early(patch)
         found = rank_pixels([scores[None]], [truth[None]], regions=False)
     assert_same(found, brute_ranking(scores, truth))
 

@@ -33,6 +33,8 @@ def made(count):
         if sys.argv[1] == "normal pixels among the defects":  # for most a table does not tell the place
             close = (mask & (values < 0.99)) | (rng.random((256, 256), np.float32) < 0.27)
             values = np.where(close, 1 + values / 100, -500 * values).astype(np.float32)
+        elif sys.argv[1] == "a background":  # where nearly all pixels are, and few of the defects
+            values = np.where(mask, values, values / 1000)
         elif sys.argv[1] == "few levels":
             values = np.round(values * 20 + mask) / 20
         elif sys.argv[1] == "heavy tails":
@@ -70,6 +72,8 @@ def extra(kind, torch, images):
     [
         ("plain", "torch"),
         ("plain", "no torch"),
+        ("a background", "torch"),
+        ("a background", "no torch"),
         ("few levels", "no torch"),
         ("heavy tails", "no torch"),
         ("normal pixels among the defects", "torch"),
