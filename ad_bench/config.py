@@ -205,13 +205,25 @@ def _compose_choice(overrides: Sequence[str], config_dirs: Sequence[Path]) -> Ch
         config=config,
         method=chosen["method"],
         dataset=str(config.dataset.id),
-        protocol=str(config.protocol.label),
+        protocol=protocol_label(config.protocol),
         variant=str(config.variant)
         if config.variant is not None
         else variant_name(_effective(words, config)),
         categories=(),
         seeds=(0,),
     )
+
+
+def protocol_label(protocol: DictConfig) -> str:
+    """The YAML's `label`, and those settings of `named` that are not what stands there: noisy-0.1-overlap."""
+    plain: Any = OmegaConf.to_container(protocol, resolve=True)
+    parts = [str(plain["label"])]
+    for key, usual in (plain.get("named") or {}).items():
+        value = plain[key]
+        if value != usual:
+            text = "+".join(map(str, value)) if isinstance(value, list) else str(value)
+            parts.append(str(key) if value is True else f"{key}={text}")
+    return "-".join(parts)
 
 
 # What the YAML of each group must hold; the rest has a meaning when absent.
@@ -237,6 +249,7 @@ def _check_names(words: Sequence[str], config_dirs: Sequence[Path]) -> None:
         raise UsageError(f"which method? Add method=NAME; known: {known}")
     for word in words:
         key, _, name = word.partition("=")
+        key = key.partition("@")[0]  # dataset@protocol.source: a second one
         if key in GROUPS and name not in (there := options(key, config_dirs)):
             raise UsageError(f"no {key} '{name}'.{closest(name, there, 'Known: ' + ', '.join(there))}")
 
@@ -261,6 +274,7 @@ def _hydra(words: Sequence[str], config_dirs: Sequence[Path]) -> tuple[DictConfi
             chosen = {k: str(v) for k, v in config.hydra.runtime.choices.items()}
             OmegaConf.set_struct(config, False)
             config.pop("hydra")
+            _let_source_mean_itself(config)
             for key, value in replaced.items():
                 if OmegaConf.select(config, key, default=KeyError) is KeyError:
                     raise UsageError(f"no setting '{key}'.{closest(key, _keys(config))}")
@@ -270,6 +284,20 @@ def _hydra(words: Sequence[str], config_dirs: Sequence[Path]) -> tuple[DictConfi
             return config, chosen
     except (HydraException, OmegaConfBaseException) as error:
         raise UsageError(_explain(error, words, config_dirs)) from error
+
+
+def _let_source_mean_itself(config: DictConfig) -> None:
+    """A data set's YAML says `${dataset.id}` of itself; below protocol.source that is the source."""
+
+    def moved(node: Any) -> Any:
+        if isinstance(node, dict):
+            return {key: moved(value) for key, value in node.items()}
+        if isinstance(node, list):
+            return [moved(value) for value in node]
+        return node.replace("${dataset.", "${protocol.source.") if isinstance(node, str) else node
+
+    if OmegaConf.is_dict(config.protocol.get("source")):
+        config.protocol.source = moved(OmegaConf.to_container(config.protocol.source, resolve=False))
 
 
 def _take_mappings(words: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
@@ -354,7 +382,9 @@ def variant_name(words: Sequence[str]) -> str:
     own_data = any(word.startswith("dataset.id=") for word in words)
     for word in words:
         key, _, value = word.lstrip("+~").partition("=")
-        if key in ("method", "dataset") or any(key == k or key.startswith(f"{k}.") for k in NO_VARIANT):
+        if key in ("method", "dataset", "dataset@protocol.source"):
+            continue
+        if any(key == k or key.startswith(f"{k}.") for k in NO_VARIANT):
             continue
         if (key == "backbone" and value == "own") or (key == "backbone.weights" and "/" in value):
             continue  # a path is where the weights lie on one machine; the record holds their hash

@@ -36,13 +36,15 @@ class Batch(NamedTuple):
     images: Tensor  # (B, 3, H, W) float32 RGB in [0, 1], on the run's device
     category: tuple[str, ...] = ()
     labels: Tensor | None = None  # (B,) int64, 0 normal, 1 anomalous
-    masks: Tensor | None = None  # (B, H, W) bool
+    masks: Tensor | None = None  # (B, H, W) bool; all False where `masked` is False
+    masked: Tensor | None = None  # (B,) bool: False for an anomalous image whose mask is unknown; as `masks`
 
 
 class TrainSet(Protocol):
     """The training images of one fit."""
 
-    size: tuple[int, int]  # H, W of every image
+    size: tuple[int, int]  # H, W of every image, or of those to come where there is none (zero_shot)
+    support: TrainSet | None  # the few known images of the tested category, where `needs` names `support`
 
     def __len__(self) -> int: ...
 
@@ -122,7 +124,11 @@ class Method(nn.Module, ABC):
 
     @abstractmethod
     def fit(self, train: TrainSet, run: Run) -> None:
-        """Learn from the training images. Called once, with the module on the run's device."""
+        """Learn from the training images. Called once, with the module on the run's device.
+
+        Under protocol=continual once for each task, in order, with that task's images alone: a method keeps
+        of the earlier ones what it keeps itself. One whose fit begins anew forgets them.
+        """
 
     @abstractmethod
     def predict(self, inputs: Inputs) -> Prediction:

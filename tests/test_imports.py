@@ -11,8 +11,8 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "ad_bench"
 
 # A unit is a module or a folder directly below ad_bench; `errors` and ad_bench itself are for all.
-# `parts.weights` and `parts.augmentation` are units of their own: they say where weights are, and which copies
-# of a support there are, without torch, so that a plan may ask them.
+# `parts.weights` and `parts.augmentation` are units of their own: they say where weights are, and which
+# copies of a support there are, without torch, so that a plan may ask them.
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "samples": set(),

@@ -19,6 +19,7 @@ class TensorTrainSet:
         self.images, self.labels, self.masks, self.batch_size = images, labels, masks, batch_size
         self.size = (images.shape[2], images.shape[3])
         self.passes = 0
+        self.support: TensorTrainSet | None = None
 
     def __len__(self) -> int:
         return len(self.images)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from ad_bench.samples import NORMAL, Group, Sample
+from ad_bench.protocols.lists import no_normals, normals, tests
+from ad_bench.samples import Group, Sample
 
 
 def full(samples: Mapping[str, tuple[Sample, ...]], seed: int) -> Iterator[Group]:
     """One group a category. Nothing is drawn: `seed` changes the method alone."""
     for category, listed in samples.items():
-        train = tuple(sample for sample in listed if sample.split == "train" and sample.label == NORMAL)
-        test = tuple(sample for sample in listed if sample.split == "test")
-        reason = None if train else f"'{category}' has no normal training images"
-        yield Group(category, train, {category: test}, skipped=reason)
+        train = normals(listed)
+        reason = None if train else no_normals(category)
+        yield Group(category, train, {category: tests(listed)}, skipped=reason)

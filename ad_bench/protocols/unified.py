@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from ad_bench.samples import NORMAL, Group, Sample
+from ad_bench.protocols.lists import normals, tests
+from ad_bench.samples import Group, Sample
 
 
 def unified(samples: Mapping[str, tuple[Sample, ...]], seed: int) -> Iterator[Group]:
@@ -15,15 +16,7 @@ def unified(samples: Mapping[str, tuple[Sample, ...]], seed: int) -> Iterator[Gr
 
     Nothing is drawn: `seed` changes the method alone.
     """
-    train = tuple(
-        sample
-        for listed in samples.values()
-        for sample in listed
-        if sample.split == "train" and sample.label == NORMAL
-    )
-    tests = {
-        category: tuple(sample for sample in listed if sample.split == "test")
-        for category, listed in samples.items()
-    }
+    train = tuple(sample for listed in samples.values() for sample in normals(listed))
     reason = None if train else f"no normal training images in {', '.join(samples) or 'any category'}"
-    yield Group("unified", train, tests, skipped=reason, notes={"trained_on": list(samples)})
+    found = {category: tests(listed) for category, listed in samples.items()}
+    yield Group("unified", train, found, skipped=reason, notes={"trained_on": list(samples)})

@@ -6,10 +6,11 @@ import csv
 import gc
 import random
 import traceback
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,36 +18,31 @@ from omegaconf import OmegaConf
 from torch import Tensor
 
 from ad_bench import records
-from ad_bench.contract import Inputs, Method, Prediction, Run
+from ad_bench.contract import Inputs, Method, Prediction
+from ad_bench.datasets.images import decode
 from ad_bench.datasets.store import ImageStore, open_store
 from ad_bench.errors import AdbenchError, PredictionError, ResultsError
+from ad_bench.metrics.settings import MetricSettings
+from ad_bench.parts.augmentation import augmented
 from ad_bench.records import Record
 from ad_bench.runner.describe import choose_device, describe
-from ad_bench.runner.evaluation import Scored, score_cell
+from ad_bench.runner.evaluation import Scored, Values, score_cell
 from ad_bench.runner.maps import MAPS, stored_as, write_maps
 from ad_bench.runner.plan import Cell, Fit
 from ad_bench.runner.progress import Watch
 from ad_bench.runner.timing import PeakMemory, Stopwatch, latency
+from ad_bench.runner.training import Checkpoints, WatchedRun
 from ad_bench.runner.trainset import StoredTrainSet, to_device
 from ad_bench.samples import Sample
 
-T = TypeVar("T")
 
+@dataclass
+class Tasks:
+    """What the cells of a fit in stages scored after each task but the last, by category."""
 
-class WatchedRun(Run):
-    """The runner's Run: progress on the screen, facts kept for the record."""
-
-    def __init__(self, seed: int, device: torch.device, watch: Watch) -> None:
-        super().__init__(seed, device)
-        self.watch, self.facts = watch, {}  # type: Watch, dict[str, object]
-
-    def track(self, items: Iterable[T], total: int | None = None, text: str = "") -> Iterator[T]:
-        """See contract.Run."""
-        return self.watch.track(items, total, text or "fit")
-
-    def note(self, **facts: object) -> None:
-        """See contract.Run."""
-        self.facts |= facts
+    order: list[str]
+    history: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    errors: dict[str, Exception] = field(default_factory=dict)  # of cells that could not be scored then
 
 
 @dataclass
@@ -56,7 +52,7 @@ class Fitted:
     method: Method
     run: WatchedRun
     seconds: float
-    size: tuple[int, int]  # H, W of its inputs
+    tasks: Tasks | None = None  # under protocol=continual
 
 
 def seed_everything(seed: int, device: torch.device) -> None:
@@ -84,7 +80,7 @@ def run_fit(fit: Fit, watch: Watch) -> list[Record]:
                 written.append(_write(fit, cell, {"status": "skipped", "reason": fit.group.skipped}, watch))
             return written
         memory = PeakMemory(device)
-        fitted = _train(fit, device, watch)
+        fitted = _train_tasks(fit, device, watch) if fit.group.stages else _train(fit, device, watch)
         for cell in waiting:
             try:
                 written.append(_score(fit, cell, fitted, memory, watch))
@@ -93,6 +89,8 @@ def run_fit(fit: Fit, watch: Watch) -> list[Record]:
             except Exception as error:
                 written.append(_failed(fit, cell, error, watch))
             memory = PeakMemory(device)
+        if kept := _checkpoints(fit):
+            kept.remove()
     except ResultsError:
         raise
     except Exception as error:
@@ -113,48 +111,140 @@ def _store(fit: Fit, samples: Sequence[Sample], watch: Watch, text: str) -> Imag
     )
 
 
-def _train(fit: Fit, device: torch.device, watch: Watch) -> Fitted:
+def _begin(fit: Fit, device: torch.device) -> None:
+    if fit.config.runtime.threads is not None:
+        torch.set_num_threads(int(fit.config.runtime.threads))
+    seed_everything(fit.seed, device)
+
+
+def _name(fit: Fit) -> str:
+    return f"{fit.cells[0].id.row} on {fit.cells[0].id.dataset}/{fit.group.name}"
+
+
+def _method(fit: Fit, device: torch.device) -> Method:
     from hydra.errors import InstantiationException
     from hydra.utils import instantiate
 
-    config, group = fit.config, fit.group
-    if config.runtime.threads is not None:
-        torch.set_num_threads(int(config.runtime.threads))
-    seed_everything(fit.seed, device)
-    name = f"{fit.cells[0].id.row} on {fit.cells[0].id.dataset}/{group.name}"
-    train = _train_set(fit, group.train, device, watch, f"read {name}")
-    if group.support and "support" in config.method.needs:
-        train.support = _train_set(fit, group.support, device, watch, f"read support of {name}")
     try:
-        method: Method = instantiate(config.method.model)
+        method: Method = instantiate(fit.config.method.model)
     except InstantiationException as error:  # Hydra's wrapping hides which error it was
         raise error.__cause__ or error from None
-    method.to(device).train()
-    run = WatchedRun(fit.seed, device, watch)
+    return method.to(device)
+
+
+def _train(fit: Fit, device: torch.device, watch: Watch) -> Fitted:
+    _begin(fit, device)
+    group, name = fit.group, _name(fit)
+    train = _train_set(fit, group.train, device, watch, f"read {name}", copies=group.train == group.support)
+    if group.support and "support" in fit.config.method.needs:
+        train.support = _train_set(fit, group.support, device, watch, f"read support of {name}", copies=True)
+    method = _method(fit, device).train()
+    limit = fit.config.runtime.max_epochs
+    run = WatchedRun(fit.seed, device, watch, _checkpoints(fit), limit, method=method, train=train)
     watch.begin(f"fit {name}")
     stopwatch = Stopwatch(device)
     method.fit(train, run)
-    return Fitted(method.eval(), run, stopwatch.seconds(), train.size)
+    if run.resumed is not None:  # its seconds are those of the rest
+        run.note(resumed_at_epoch=run.resumed)
+    return Fitted(method.eval(), run, stopwatch.seconds())
+
+
+def _checkpoints(fit: Fit) -> Checkpoints | None:
+    """Where a training is kept until its records are written; None where the settings want none."""
+    minutes = fit.config.runtime.checkpoint_minutes
+    if minutes is None:
+        return None
+    return Checkpoints(Path(fit.config.paths.cache) / "checkpoints" / fit.cells[0].fit_hash, 60.0 * minutes)
+
+
+def _train_tasks(fit: Fit, device: torch.device, watch: Watch) -> Fitted:
+    """One method, fitted to one task after the other; each waiting cell seen so far is scored in between."""
+    _begin(fit, device)
+    name, stages = _name(fit), fit.group.stages
+    tasks = Tasks([stage[0].category for stage in stages])
+    # No checkpoints: between two tasks there are scores, which a state of the training does not hold.
+    limit = fit.config.runtime.max_epochs
+    method, run, seconds = _method(fit, device), WatchedRun(fit.seed, device, watch, None, limit), 0.0
+    for number, (stage, task) in enumerate(zip(stages, tasks.order, strict=True), start=1):
+        train = _train_set(fit, stage, device, watch, f"read {task} of {name}")
+        watch.begin(f"fit {name}, task {number} of {len(stages)}: {task}")
+        stopwatch = Stopwatch(device)
+        method.train()
+        method.fit(train, run)
+        seconds += stopwatch.seconds()
+        method.eval()
+        seen = [cell for cell in fit.waiting if cell.id.category in tasks.order[:number]]
+        for cell in seen if number < len(stages) else ():
+            try:
+                metrics = _score_so_far(fit, cell, method, device, watch)
+                tasks.history.setdefault(cell.id.category, []).append(_stage(number, task, metrics))
+            except Exception as error:  # the other cells go on; this one fails when its turn comes
+                tasks.errors.setdefault(cell.id.category, error)
+    return Fitted(method, run, seconds, tasks)
+
+
+def _stage(number: int, task: str, metrics: Values) -> dict[str, Any]:
+    return {"stage": number, "trained": task, **metrics}
+
+
+def _score_so_far(fit: Fit, cell: Cell, method: Method, device: torch.device, watch: Watch) -> Values:
+    """The metrics of a cell in the middle of the tasks: the values alone, without intervals."""
+    config = fit.config
+    settings = MetricSettings.from_config(OmegaConf.to_container(config.metric))  # type: ignore[arg-type]
+    plain = replace(settings, replicates=0, compat=(), by_defect=False)
+    store = _store(fit, cell.tests, watch, f"read {cell.id}")
+    scores, maps = predict_all(method, store.images, cell.tests, config, device, watch, str(cell.id))
+    check_finite(scores, maps, cell.tests)
+    sizes = [(int(h), int(w)) for h, w in store.original_sizes]
+    return score_cell(
+        cell.tests, scores, maps, sizes, fit.geometry, fit.paper_eval, plain, average=fit.group.average
+    ).metrics
+
+
+def _forgetting(earlier: Sequence[dict[str, Any]], final: Values) -> Values:
+    """By geometry and metric, the best earlier value minus the final one (IM-IAD); where both are defined."""
+    found: Values = {}
+    for where, values in final.items():
+        for metric, value in values.items():
+            before = [stage[where][metric] for stage in earlier]
+            defined = [one for one in before if one == one]
+            if defined and value == value:
+                found.setdefault(where, {})[metric] = max(defined) - value
+    return found
 
 
 def _train_set(
-    fit: Fit, samples: Sequence[Sample], device: torch.device, watch: Watch, text: str
+    fit: Fit, samples: Sequence[Sample], device: torch.device, watch: Watch, text: str, copies: bool = False
 ) -> StoredTrainSet:
-    store = _store(fit, samples, watch, text)
+    if samples:
+        store = _store(fit, samples, watch, text)
+        images, sizes = store.images, store.original_sizes
+    else:  # zero_shot: nothing to learn from, but of a known size
+        size = fit.geometry.output(decode(fit.waiting[0].tests[0].image).shape[:2])
+        images, sizes = np.empty((0, *size, 3), np.uint8), np.empty((0, 2), np.int64)
     return StoredTrainSet(
         samples,
-        store.images,
-        store.original_sizes,
+        images,
+        sizes,
         fit.geometry,
         device,
         int(fit.config.method.loader.batch_size),
         fit.seed,
         fit.config.method.needs,
+        copies=partial(_copies, fit) if copies and fit.augment else None,
     )
+
+
+def _copies(fit: Fit, image: np.ndarray) -> list[np.ndarray]:
+    if fit.geometry.channel_order == "rgb":
+        return augmented(image, fit.augment)
+    return [one[..., ::-1] for one in augmented(image[..., ::-1], fit.augment)]
 
 
 def _score(fit: Fit, cell: Cell, fitted: Fitted, memory: PeakMemory, watch: Watch) -> Record:
     config, device = fit.config, fitted.run.device
+    if fitted.tasks and cell.id.category in fitted.tasks.errors:
+        raise fitted.tasks.errors[cell.id.category]
     store = _store(fit, cell.tests, watch, f"read {cell.id}")
     stopwatch = Stopwatch(device)
     scores, maps = predict_all(fitted.method, store.images, cell.tests, config, device, watch, str(cell.id))
@@ -175,7 +265,8 @@ def _score(fit: Fit, cell: Cell, fitted: Fitted, memory: PeakMemory, watch: Watc
         watch.begin,
         fit.group.average,
     )
-    facts = _facts(fit, cell, fitted, scored)
+    size = (int(store.images.shape[1]), int(store.images.shape[2]))
+    facts = _facts(fit, cell, fitted, scored, size)
     facts["timing"] = {
         "fit_seconds": fitted.seconds,
         "predict_seconds": predict_seconds,
@@ -271,17 +362,24 @@ def _flops(method: Method, size: tuple[int, int], device: torch.device) -> int |
     return int(counter.get_total_flops())
 
 
-def _facts(fit: Fit, cell: Cell, fitted: Fitted, scored: Scored) -> dict[str, Any]:
+def _facts(fit: Fit, cell: Cell, fitted: Fitted, scored: Scored, size: tuple[int, int]) -> dict[str, Any]:
     method = fitted.method
     state = list(method.state_dict().values())
+    tasks: dict[str, Any] = {}
+    if fitted.tasks is not None:
+        earlier, order = fitted.tasks.history.get(cell.id.category, []), fitted.tasks.order
+        tasks["history"] = [*earlier, _stage(len(order), order[-1], scored.metrics)]
+        if earlier:  # the last task had no time to be forgotten
+            tasks["forgetting"] = _forgetting(earlier, scored.metrics)
     return {
         "status": "done",
         **scored.facts(),
+        **tasks,
         "notes": {**fit.group.notes, **fitted.run.facts},
         "model": {
             "parameters": sum(p.numel() for p in method.parameters()),
             "bytes": sum(t.numel() * t.element_size() for t in state),
-            "flops": _flops(method, fitted.size, fitted.run.device),
+            "flops": _flops(method, size, fitted.run.device),
         },
     }
 
@@ -297,6 +395,8 @@ def _write(
 ) -> Record:
     config = fit.config
     record = {**describe(fit, cell), **facts}
+    if fit.group.stages:
+        record["counts"]["train"] = sum(map(len, fit.group.stages))
     with records.writing(
         Path(config.paths.results), cell.id, cell.fingerprint, config.rerun != "never"
     ) as folder:
@@ -327,7 +427,9 @@ def _portable_config(config: Any) -> str:
     plain = OmegaConf.to_container(config, resolve=True)
     assert isinstance(plain, dict)
     plain.pop("paths", None)
-    plain["dataset"].pop("root", None)
+    for node in (plain["dataset"], plain["protocol"].get("source")):
+        if isinstance(node, dict):
+            node.pop("root", None)
     return OmegaConf.to_yaml(OmegaConf.create(plain))
 
 

@@ -32,8 +32,10 @@ def fit_fingerprint(
     assert isinstance(method, dict)
     settings = {key: method.get(key) for key in FIT_KEYS}
     settings["model"] = _without_weight_paths(settings["model"])
+    limit = config.runtime.get("max_epochs")  # of debug runs; without one nothing is added to the hash
     return digest(
         {
+            **({} if limit is None else {"max_epochs": limit}),
             "settings": settings,
             "sources": method.get("revision")
             or sources(

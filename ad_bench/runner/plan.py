@@ -6,7 +6,7 @@ A choice is composed once; categories and seeds are expanded here.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +17,15 @@ from ad_bench.datasets.dataset import DataSet
 from ad_bench.errors import AdbenchError, UsageError, closest
 from ad_bench.geometry import Geometry
 from ad_bench.metrics.settings import MetricSettings
+from ad_bench.parts.augmentation import check_augmentations
 from ad_bench.parts.weights import Weights, find_weights
 from ad_bench.records import CellId, Record, find
-from ad_bench.runner.fingerprint import digest, evaluation_fingerprint, fit_fingerprint
+from ad_bench.runner.fingerprint import digest, evaluation_fingerprint, fit_fingerprint, sources
 from ad_bench.runner.maps import stored_as
-from ad_bench.samples import Group, Sample
+from ad_bench.samples import ANOMALOUS, Group, Sample
 
 RERUN = ("never", "failed", "always")
+READS = ("asked", "all")
 
 
 @dataclass
@@ -54,6 +56,7 @@ class Fit:
     weights: tuple[Weights, ...]
     cells: list[Cell]
     textures: frozenset[str] = frozenset()
+    augment: tuple[str, ...] = ()  # names of the changed copies of the support
 
     @property
     def waiting(self) -> list[Cell]:
@@ -101,15 +104,57 @@ def _add(plan: Plan, choice: Choice, datasets: dict[str, DataSet]) -> None:
         )
     stored_as(config.save.maps)  # refuses a word that it does not know
     MetricSettings.from_config(OmegaConf.to_container(config.metric))  # type: ignore[arg-type]
-    key = str(OmegaConf.to_container(config.dataset))
-    dataset = datasets.setdefault(key, DataSet.from_config(config.dataset))
+    dataset = _dataset(config.dataset, datasets)
     categories = _categories(choice, dataset, plan)
-    samples = {category: _limited(dataset.samples(category), config) for category in categories}
+    read = dataset.available() if _reads(config) == "all" else categories
+    samples = {category: _limited(dataset.samples(category), config) for category in read}
+    source = _source(config, datasets)
     geometry, paper_eval = method_geometry(config)
     weights = find_backbones(config)
+    check_augmentations(_augment(config))
     for seed in choice.seeds:
-        for group in protocol_groups(config, samples, seed):
-            plan.fits.append(_fit(choice, group, seed, geometry, paper_eval, weights, dataset))
+        for group in protocol_groups(config, samples, seed, source):
+            tests = {category: group.tests[category] for category in categories if category in group.tests}
+            if tests:
+                group = suited(replace(group, tests=tests), choice.method, config)
+                plan.fits.append(_fit(choice, group, seed, geometry, paper_eval, weights, dataset))
+
+
+def _dataset(node: DictConfig, datasets: dict[str, DataSet]) -> DataSet:
+    """The data set of a node; choices share what it has listed."""
+    return datasets.setdefault(str(OmegaConf.to_container(node)), DataSet.from_config(node))
+
+
+def _reads(config: DictConfig) -> str:
+    """Which categories the protocol is shown: those asked for, or all that the disk has."""
+    reads = str(config.protocol.get("reads", "asked"))
+    if reads not in READS:
+        raise UsageError(f"protocol.reads={reads}: expected {' or '.join(READS)}.{closest(reads, READS)}")
+    return reads
+
+
+def _source(config: DictConfig, datasets: dict[str, DataSet]) -> dict[str, tuple[Sample, ...]] | None:
+    """The samples of the data set that the protocol trains on; None where it is the tested one."""
+    node = config.protocol.get("source")
+    if node is None:
+        return None
+    source = _dataset(node, datasets)
+    available = source.available()
+    wanted = [str(name) for name in config.protocol.get("source_categories") or ()]
+    for category in wanted:
+        if category not in available:
+            hint = f"There are: {', '.join(available) or 'none'}"
+            raise UsageError(
+                f"protocol.source_categories: {source.id} has no '{category}' below {source.root}."
+                f"{closest(category, available, hint)}"
+            )
+    if not available:
+        raise UsageError(f"protocol.source: {source.id} has none of its categories below {source.root}")
+    return {category: _limited(source.samples(category), config) for category in wanted or available}
+
+
+def _augment(config: DictConfig) -> tuple[str, ...]:
+    return tuple(str(name) for name in config.protocol.get("augment") or ())
 
 
 def _categories(choice: Choice, dataset: DataSet, plan: Plan) -> list[str]:
@@ -134,7 +179,8 @@ def _categories(choice: Choice, dataset: DataSet, plan: Plan) -> list[str]:
         raise UsageError(
             f"{dataset.id}: none of its {len(dataset.categories)} categories is below {dataset.root}"
         )
-    return list(choice.categories or available)
+    wanted = choice.categories or available
+    return [c for c in dataset.categories if c in wanted]  # the order of the words changes nothing
 
 
 def _limited(samples: Sequence[Sample], config: DictConfig) -> tuple[Sample, ...]:
@@ -172,11 +218,44 @@ def find_backbones(config: DictConfig) -> tuple[Weights, ...]:
     )
 
 
-def protocol_groups(config: DictConfig, samples: Mapping[str, tuple[Sample, ...]], seed: int) -> list[Group]:
-    """The groups that the protocol chooses."""
+def protocol_groups(
+    config: DictConfig,
+    samples: Mapping[str, tuple[Sample, ...]],
+    seed: int,
+    source: Mapping[str, tuple[Sample, ...]] | None = None,
+) -> list[Group]:
+    """The groups that the protocol chooses; `source`: samples of the data set that it trains on (cross)."""
     from hydra.utils import instantiate
 
-    return list(instantiate(config.protocol.groups)(samples=samples, seed=seed))
+    more = {} if source is None else {"source": source}
+    return list(instantiate(config.protocol.groups)(samples=samples, seed=seed, **more))
+
+
+def suited(group: Group, method: str, config: DictConfig) -> Group:
+    """The group; skipped with a reason where the method cannot use what the protocol gives it."""
+    if group.skipped:
+        return group
+    needs, protocol = list(config.method.needs or ()), config.protocol.id
+    trains = bool(config.method.get("trains", True))
+    labelled = sum(sample.label == ANOMALOUS for sample in group.train)
+    reason = None
+    if trains and not group.train and not any(group.stages):
+        reason = (
+            f"{method} must be trained, and protocol={protocol} has no training images: use protocol=full or "
+            "few_shot (a method that needs none says `trains: false` in its YAML)"
+        )
+    elif trains and labelled and not {"labels", "masks"} & set(needs):
+        reason = (
+            f"{method} sees no labels (its `needs` names neither labels nor masks): the {labelled} labelled "
+            f"anomalies of protocol={protocol} would train as if they were normal. Use protocol=full, or "
+            "protocol=noisy to measure just that"
+        )
+    elif "support" in needs and not group.support:
+        reason = (
+            f"{method} needs a support, a few known images of the tested category, and protocol={protocol} "
+            "has none: use protocol=leave_one_out or few_shot"
+        )
+    return group if reason is None else replace(group, skipped=reason)
 
 
 def _fit(
@@ -191,6 +270,11 @@ def _fit(
     config = choice.config
     sums = [w.sha256 or "random" for w in weights]
     fit_hash = fit_fingerprint(config, group, seed, geometry, sums)
+    augment = _augment(config) if group.support else ()
+    if augment:  # without, the hash is that of a fit that knows no copies
+        fit_hash = digest([fit_hash, augment, sources("ad_bench.parts.augmentation")])
+    if group.skipped:  # what was skipped is run once nothing speaks against it any more
+        fit_hash = digest([fit_hash, "skipped"])
     results = Path(config.paths.results)
     cells = []
     for category, tests in group.tests.items():
@@ -204,4 +288,5 @@ def _fit(
         ):
             cell.done = record
         cells.append(cell)
-    return Fit(config, group, seed, geometry, paper_eval, weights, cells, frozenset(dataset.textures))
+    textures = frozenset(dataset.textures)
+    return Fit(config, group, seed, geometry, paper_eval, weights, cells, textures, augment)

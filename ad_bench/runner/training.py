@@ -19,9 +19,9 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from ad_bench.contract import Method, Run, Stateful
+from ad_bench.contract import Run, Stateful
 from ad_bench.errors import ResultsError, TrainingError
 from ad_bench.runner.progress import Watch
 from ad_bench.runner.trainset import StoredTrainSet
@@ -87,12 +87,13 @@ class WatchedRun(Run):
         checkpoints: Checkpoints | None = None,
         max_epochs: int | None = None,
         select: Callable[[int], object] | None = None,
+        method: nn.Module | None = None,
+        train: StoredTrainSet | None = None,
     ) -> None:
         super().__init__(seed, device)
         self.watch, self.checkpoints, self.max_epochs, self.select = watch, checkpoints, max_epochs, select
         self.facts: dict[str, object] = {}
-        self.method: Method | None = None  # what a checkpoint holds; the runner sets both before the fit
-        self.train: StoredTrainSet | None = None
+        self.method, self.train = method, train  # what a checkpoint holds
         self.resumed: int | None = None  # the epoch that a checkpoint let the training begin with
         self._loop, self._epoch, self._step = -1, 0, 0
         self._generators: dict[str, torch.Generator] = {}

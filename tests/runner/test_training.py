@@ -58,8 +58,8 @@ def trained(
     random.seed(seed)
     np.random.seed(seed)  # noqa: NPY002
     net, train = Net(), tiny.TensorTrainSet(tiny.textures(12))
-    run = WatchedRun(seed, CPU, Watch(1), Checkpoints(folder, 0.0) if folder else None)
-    run.method, run.train = net, train  # type: ignore[assignment]
+    kept = Checkpoints(folder, 0.0) if folder else None
+    run = WatchedRun(seed, CPU, Watch(1), kept, method=net, train=train)  # type: ignore[arg-type]
     net.fit(train, run, stop)
     return net, run
 
