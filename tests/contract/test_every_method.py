@@ -49,6 +49,8 @@ def config_of(name: str) -> DictConfig:
     if nodes:
         settings = (method.get("backbones") or {}).get(BACKBONE.partition(".")[0], {})
         method.model = OmegaConf.merge(method.model, settings)
+    # `contract.model`: a schedule of seconds where the paper's takes hours; no number of the tables uses it
+    method.model = OmegaConf.merge(method.model, (method.get("contract") or {}).get("model") or {})
     return method
 
 
@@ -59,9 +61,12 @@ def train_set(name: str) -> tiny.TensorTrainSet:
         images, masks = images.clone(), torch.zeros(12, *images.shape[2:], dtype=torch.bool)
         images[8:], masks[8:] = tiny.planted(images[8:], seed=7)
         labels = masks.flatten(1).any(1).long()
-    return tiny.TensorTrainSet(
+    given = tiny.TensorTrainSet(
         images, labels if "labels" in needs else None, masks if "masks" in needs else None
     )
+    if "support" in needs:
+        given.support = tiny.TensorTrainSet(images[:2])
+    return given
 
 
 def fit(name: str, seed: int = 0) -> Method:
@@ -211,6 +216,7 @@ def test_save_and_load(name: str, method: Method, tmp_path: Path) -> None:
 
 @every_method
 def test_frozen_weights_stay(name: str, method: Method) -> None:
+    not_exempt(name, "frozen_weights_stay")
     frozen = [(key, module) for key, module in method.named_modules() if isinstance(module, Backbone)]
     if not frozen:
         assert not backbones(config_of(name).model)
