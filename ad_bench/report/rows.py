@@ -122,7 +122,13 @@ def entries(records: Iterable[Record], categories: Collection[str]) -> list[Entr
         key = (method, variant, protocol)
         entry = found.setdefault(key, Entry(dataset, method, variant, protocol))
         entry.cells.setdefault(seed, {})[category] = record
-    return sorted(found.values(), key=lambda entry: entry.key)
+    return sorted(found.values(), key=lambda entry: [_natural(part) for part in entry.key])
+
+
+def _natural(text: str) -> list[tuple[int, float, str]]:
+    """A key by which few_shot-2 stands before few_shot-16."""
+    parts = re.split(r"(\d+(?:\.\d+)?)", text)
+    return [(1, float(part), "") if i % 2 else (0, 0.0, part) for i, part in enumerate(parts)]
 
 
 def metric_of(record: Record, section: str, metric: str) -> float | None:
