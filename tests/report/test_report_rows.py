@@ -160,5 +160,5 @@ def test_folders_of_the_machine_are_cut() -> None:
 def test_protocols_stand_in_the_order_of_their_numbers() -> None:
     labels = ["few_shot-16", "few_shot-2", "noisy-0.05", "few_shot-1", "noisy-0.2", "full", "noisy-0.15"]
     found = entries([record(protocol=label) for label in labels], AB)
-    expected = ["few_shot-1", "few_shot-2", "few_shot-16", "full", "noisy-0.05", "noisy-0.15", "noisy-0.2"]
+    expected = ["full", "few_shot-1", "few_shot-2", "few_shot-16", "noisy-0.05", "noisy-0.15", "noisy-0.2"]
     assert [entry.protocol for entry in found] == expected
