@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+
+from ad_bench.errors import UsageError
 
 
 def shuffled(names: Iterable[str], seed: int, purpose: str) -> list[str]:
@@ -13,3 +15,15 @@ def shuffled(names: Iterable[str], seed: int, purpose: str) -> list[str]:
     which is promised to stay. A name keeps its place among the others when some are added or removed.
     """
     return sorted(names, key=lambda name: hashlib.sha256(f"{purpose}:{seed}:{name}".encode()).digest())
+
+
+def training_share(names: Collection[str], share: float, seed: int, purpose: str) -> set[str]:
+    """The names that train where a data set states no split: `share` of them, rounded, drawn by `seed`."""
+    check_share(share)
+    return set(shuffled(names, seed, purpose)[: round(share * len(names))])
+
+
+def check_share(share: float) -> None:
+    """Raise UsageError for a `train_share` that leaves nothing to train or nothing to test."""
+    if not 0 < share < 1:
+        raise UsageError(f"dataset.samples.train_share is a share in (0, 1); got {share}")

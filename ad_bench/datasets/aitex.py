@@ -12,8 +12,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ad_bench.datasets.files import described, folders_in, images_in, missing_masks
-from ad_bench.draws import shuffled
-from ad_bench.errors import CategoryMissing, DataError, UsageError
+from ad_bench.draws import training_share
+from ad_bench.errors import CategoryMissing, DataError
 from ad_bench.samples import ANOMALOUS, NORMAL, MaskFiles, Sample
 
 DEFECTS = {
@@ -46,8 +46,6 @@ def samples(
     names stems that are left out; any other anomalous strip without a mask is a DataError.
     """
     root = Path(root)
-    if not 0 < train_share < 1:
-        raise UsageError(f"dataset.samples.train_share is a share in (0, 1); got {train_share}")
     if not (root / "NODefect_images").is_dir():
         raise CategoryMissing(
             f"no folder NODefect_images in {root} ({described(root)}); that folder should hold "
@@ -62,7 +60,7 @@ def samples(
     rolls = folders_in(root / "NODefect_images")
     strips = [image for roll in rolls for image in images_in(roll)] + images_in(root / "NODefect_images")
     normal = {image.relative_to(root).as_posix(): image for image in strips}
-    drawn = set(shuffled(normal, split_seed, "aitex.split")[: round(train_share * len(normal))])
+    drawn = training_share(normal, train_share, split_seed, "aitex.split")
     for name in sorted(drawn):
         yield Sample(normal[name], name, category, "train", NORMAL)
     tests = [Sample(normal[name], name, category, "test", NORMAL) for name in normal if name not in drawn]

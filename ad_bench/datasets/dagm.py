@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Literal
 
 from ad_bench.datasets.files import described, images_in, missing_masks
-from ad_bench.draws import shuffled
-from ad_bench.errors import CategoryMissing, DataError, UsageError
+from ad_bench.draws import check_share, training_share
+from ad_bench.errors import CategoryMissing, DataError
 from ad_bench.samples import ANOMALOUS, NORMAL, Ellipses, MaskFiles, Sample
 
 SPLITS: tuple[Literal["train", "test"], ...] = ("train", "test")
@@ -28,8 +28,7 @@ def samples(
     is taken of the normal and of the anomalous images.
     """
     root = Path(root)
-    if not 0 < train_share < 1:
-        raise UsageError(f"dataset.samples.train_share is a share in (0, 1); got {train_share}")
+    check_share(train_share)  # also where the split is given
     home = root / category
     if not home.is_dir():
         raise CategoryMissing(
@@ -95,7 +94,7 @@ def _competition(root: Path, category: str, train_share: float, split_seed: int)
     listed = {}
     for folder in (root / category, defects):
         images = {image.relative_to(root).as_posix(): image for image in images_in(folder)}
-        drawn = set(shuffled(images, split_seed, "dagm.split")[: round(train_share * len(images))])
+        drawn = training_share(images, train_share, split_seed, "dagm.split")
         for name, image in images.items():
             split: Literal["train", "test"] = "train" if name in drawn else "test"
             if folder is not defects:

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ad_bench.datasets.files import described, images_in, masks_by_stem, missing_masks
-from ad_bench.draws import shuffled
-from ad_bench.errors import CategoryMissing, DataError, UsageError
+from ad_bench.draws import training_share
+from ad_bench.errors import CategoryMissing, DataError
 from ad_bench.samples import ANOMALOUS, NORMAL, MaskFiles, Sample
 
 
@@ -30,8 +30,6 @@ def samples(
     is the folder of masks below `defective`; null: there are none, and no pixel metrics.
     """
     root = Path(root)
-    if not 0 < train_share < 1:
-        raise UsageError(f"dataset.samples.train_share is a share in (0, 1); got {train_share}")
     home = root / category
     if not home.is_dir():
         raise CategoryMissing(
@@ -45,7 +43,7 @@ def samples(
                 f"{home}/defective, or read folders of other names with dataset=folder dataset.id=fabric"
             )
     normal = {image.relative_to(root).as_posix(): image for image in images_in(home / "normal")}
-    drawn = set(shuffled(normal, split_seed, "fabric.split")[: round(train_share * len(normal))])
+    drawn = training_share(normal, train_share, split_seed, "fabric.split")
     for name in sorted(drawn):
         yield Sample(normal[name], name, category, "train", NORMAL)
     tests = [Sample(normal[name], name, category, "test", NORMAL) for name in normal if name not in drawn]

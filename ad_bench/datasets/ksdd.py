@@ -13,8 +13,8 @@ from typing import Literal
 from ad_bench.datasets.files import described, folders_in, images_in
 from ad_bench.datasets.images import mask_values
 from ad_bench.datasets.threads import ahead, cores
-from ad_bench.draws import shuffled
-from ad_bench.errors import CategoryMissing, DataError, UsageError
+from ad_bench.draws import training_share
+from ad_bench.errors import CategoryMissing, DataError
 from ad_bench.samples import ANOMALOUS, NORMAL, MaskFiles, Sample
 
 SUFFIX = "_label"
@@ -29,8 +29,6 @@ def samples(
     train, drawn by `split_seed`; the rest and all defects test.
     """
     root = Path(root)
-    if not 0 < train_share < 1:
-        raise UsageError(f"dataset.samples.train_share is a share in (0, 1); got {train_share}")
     items = [folder for folder in folders_in(root) if folder.name.startswith("kos")] if root.is_dir() else []
     if not items:
         raise CategoryMissing(
@@ -63,7 +61,7 @@ def samples(
         )
 
     normal = {image.relative_to(root).as_posix(): image for image in surfaces if not defective[image]}
-    drawn = set(shuffled(normal, split_seed, "ksdd.split")[: round(train_share * len(normal))])
+    drawn = training_share(normal, train_share, split_seed, "ksdd.split")
     yield from (sample(normal[name], "train") for name in sorted(drawn))
     tests = {image.relative_to(root).as_posix(): image for image in surfaces}
     yield from (sample(tests[name], "test") for name in sorted(tests.keys() - drawn))

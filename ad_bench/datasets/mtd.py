@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ad_bench.datasets.files import described, folders_in, images_in, missing_masks
-from ad_bench.draws import shuffled
-from ad_bench.errors import CategoryMissing, DataError, UsageError
+from ad_bench.draws import training_share
+from ad_bench.errors import CategoryMissing, DataError
 from ad_bench.samples import ANOMALOUS, NORMAL, MaskFiles, Sample
 
 NORMAL_FOLDER = "MT_Free"
@@ -25,15 +25,13 @@ def samples(
     changes; the rest and all defects test. Mask pixels count above `mask_above`: the masks have grey edges.
     """
     root = Path(root)
-    if not 0 < train_share < 1:
-        raise UsageError(f"dataset.samples.train_share is a share in (0, 1); got {train_share}")
     if not (root / NORMAL_FOLDER).is_dir():
         raise CategoryMissing(
             f"no folder {NORMAL_FOLDER} in {root} ({described(root)}); that folder should hold MT_Free, "
             "MT_Blowhole, MT_Break, MT_Crack, MT_Fray and MT_Uneven"
         )
     free = {path.relative_to(root).as_posix(): path for path in _tiles(root / NORMAL_FOLDER)}
-    drawn = set(shuffled(free, split_seed, "mtd.split")[: round(train_share * len(free))])
+    drawn = training_share(free, train_share, split_seed, "mtd.split")
     for name in sorted(drawn):
         yield Sample(free[name], name, category, "train", NORMAL)
     tests = [Sample(free[name], name, category, "test", NORMAL) for name in free if name not in drawn]

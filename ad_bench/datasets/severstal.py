@@ -12,8 +12,8 @@ from pathlib import Path
 
 from ad_bench.datasets.annotations import csv_rows
 from ad_bench.datasets.files import described, images_in
-from ad_bench.draws import shuffled
-from ad_bench.errors import CategoryMissing, DataError, UsageError
+from ad_bench.draws import training_share
+from ad_bench.errors import CategoryMissing, DataError
 from ad_bench.samples import ANOMALOUS, NORMAL, RunLengths, Sample
 
 IMAGES, TABLE = "train_images", "train.csv"
@@ -31,8 +31,6 @@ def samples(root: Path, category: str, train_share: float, split_seed: int) -> I
     changes; the rest and all defects test. The defect of an image with several classes is class_1+class_3.
     """
     root = Path(root)
-    if not 0 < train_share < 1:
-        raise UsageError(f"dataset.samples.train_share is a share in (0, 1); got {train_share}")
     if not (root / IMAGES).is_dir():
         raise CategoryMissing(f"no folder {IMAGES} in {root} ({described(root)}); it belongs beside {TABLE}")
     if not (root / TABLE).is_file():
@@ -46,7 +44,7 @@ def samples(root: Path, category: str, train_share: float, split_seed: int) -> I
             "train_images.zip again"
         )
     normal = [name for name in images if name not in defects]
-    drawn = set(shuffled(normal, split_seed, "severstal.split")[: round(train_share * len(normal))])
+    drawn = training_share(normal, train_share, split_seed, "severstal.split")
     for split in ("train", "test"):
         for name, image in images.items():
             if (name in drawn) != (split == "train"):
