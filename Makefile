@@ -36,13 +36,13 @@ demo: $(READY)  ## every method so far on the embedded data; tables on screen an
 	$(BIN)/adbench report --show
 
 test: $(READY)  ## the tests
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n 2 --dist loadgroup
 
 check: $(READY)  ## format, lint, types, tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n 2 --dist loadgroup
 
 bench: $(READY)  ## speed against peers, brute force and plain decoding
 	$(INSTALL) '.[bench]'  # the peers

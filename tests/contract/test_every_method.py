@@ -35,7 +35,10 @@ TAXONOMIES = {
     "3d",
     "synthesis",
 }
-every_method = pytest.mark.parametrize("name", METHODS)
+# A method is fitted once, so its tests run in one process.
+every_method = pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in METHODS]
+)
 
 
 @functools.cache
