@@ -297,9 +297,9 @@ def _selected(found: Iterable[Record], request: Request, results: Path) -> list[
 
 
 def _names(record: Record, key: str) -> set[str]:
-    """What a record may be called by: `protocol=few_shot` means few_shot-4 too."""
+    """What a record may be called by: `protocol=noisy` means noisy-0.1 and noisy-0.1-overlap too."""
     value = str(record[key])
-    return {value, re.sub(r"-\d+$", "", value)} if key == "protocol" else {value}
+    return {value, value.partition("-")[0]} if key == "protocol" else {value}
 
 
 def _with_maps(

@@ -19,7 +19,7 @@ from ad_bench import records
 from ad_bench.datasets.images import decode
 from ad_bench.errors import UsageError
 from ad_bench.records import Record
-from ad_bench.runner.rescore import original_size, read_words
+from ad_bench.runner.rescore import _names, original_size, read_words
 from tests.runner.conftest import write_category
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -420,3 +420,16 @@ def test_a_png_may_say_behind_its_pixels_how_it_is_turned(tmp_path: Path) -> Non
     end = rest.index(b"IEND") - 4
     path.write_bytes(rest[:end] + chunk + rest[end:])
     assert original_size(path) == decode(path).shape[:2] == (9, 5)
+
+
+@pytest.mark.parametrize(
+    ("label", "name"),
+    [
+        ("full", "full"),
+        ("few_shot-4", "few_shot"),
+        ("noisy-0.1-reserve=0.2", "noisy"),
+        ("supervised-hard-10-known=crack", "supervised"),
+    ],
+)
+def test_a_protocol_is_found_without_its_settings(label: str, name: str) -> None:
+    assert _names({"protocol": label}, "protocol") == {label, name}
