@@ -13,6 +13,7 @@ from ad_bench.report.rows import (
     Read,
     Record,
     Value,
+    best_on_test,
     mean_over,
     metric_of,
     number,
@@ -58,6 +59,7 @@ class Place:
     seeds: int
     metrics: Mapping[str, Value]
     compat: Mapping[str, Value]  # imiad.pixel_aupro, ...: as other projects compute it, never among `metrics`
+    best: Mapping[str, Value]  # image.image_auroc, ...: at the best test epoch, never among `metrics`
     points: Mapping[str, Value]  # image.f1max.precision, full.given.fpr, ...
     costs: Mapping[str, float | int | None]
     failed: int
@@ -107,6 +109,17 @@ def compat_names(records: Iterable[Record]) -> list[str]:
     return sorted(found, key=lambda name: (name.partition(".")[0], metric_rank(name)))
 
 
+def best_names(records: Iterable[Record]) -> list[str]:
+    """`image.image_auroc`, ...: the metrics that were taken at the best test epoch too."""
+    found = {
+        f"{section}.{name}"
+        for record in records
+        for section in under(record, "best_on_test", "metrics")
+        for name in under(record, "best_on_test", "metrics", section)
+    }
+    return sorted(found, key=metric_rank)
+
+
 def point_names(records: Sequence[Record]) -> list[str]:
     """`image.f1max.precision`, ...: the operating points that occur, on images and on the original masks."""
     found = []
@@ -154,6 +167,9 @@ def _place(entry: Entry, categories: Sequence[str]) -> Place:
     for name in compat_names(records):
         project, _, metric = name.partition(".")
         compat[name] = mean_over(entry, covered, _read("compat", project, metric))
+    best = {
+        name: mean_over(entry, covered, best_on_test(*name.split(".", 1))) for name in best_names(records)
+    }
     for name in point_names(records):
         section, kind, figure_name = name.split(".")
         read = _read(*_point(section, kind), figure_name)
@@ -169,6 +185,7 @@ def _place(entry: Entry, categories: Sequence[str]) -> Place:
         seeds=seeds,
         metrics=metrics,
         compat=compat,
+        best=best,
         points=points,
         costs={column: _cost(records, section, key, how) for column, section, key, how in COSTS},
         failed=states.count("failed"),
@@ -195,8 +212,8 @@ def _cost(records: Sequence[Record], section: str, key: str, how: str) -> float 
 def leaderboard_csv(boards: Mapping[str, Sequence[Place]]) -> str:
     """CSV text of all data sets: metrics in full precision with their deviation over seeds, costs, marks.
 
-    Columns of intervals, bounds, other projects' ways to compute and operating points stand there only where
-    a row has such figures.
+    Columns of intervals, bounds, other projects' ways to compute, best test epochs and operating points stand
+    there only where a row has such figures.
     """
     everyone = [place for _, board in sorted(boards.items()) for place in board]
     records = [record for place in everyone for record in place.entry.done()]
@@ -204,6 +221,7 @@ def leaderboard_csv(boards: Mapping[str, Sequence[Place]]) -> str:
     if any(value.interval for place in everyone for value in place.metrics.values()):
         columns.append(("interval.level", _level))
     columns += [(name, _mean_of("compat", name)) for name in compat_names(records)]
+    columns += [(f"best_on_test.{name}", _mean_of("best", name)) for name in best_names(records)]
     columns += [(name, _mean_of("points", name)) for name in point_names(records)]
     head = ["dataset", "method", "title", "variant", "protocol", "taxonomy", "fidelity", "source"]
     head += ["categories", "of", "complete", "seeds", "failed", "skipped"]

@@ -170,6 +170,11 @@ def under(record: Record, *keys: str) -> Mapping[str, Any]:
     return found
 
 
+def best_on_test(section: str, metric: str) -> Read:
+    """Reads what the best test epoch gave, from records of methods whose paper reports that."""
+    return lambda record: number(under(record, "best_on_test", "metrics", section, metric).get("value"))
+
+
 def summarise(entry: Entry, categories: Sequence[str], section: str, metric: str) -> Summary:
     """One metric of a row: cells, average, and what is missing."""
     values, whole = _by_seed(entry, categories, lambda record: metric_of(record, section, metric))

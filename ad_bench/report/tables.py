@@ -8,7 +8,17 @@ from typing import Literal
 
 from ad_bench import reference
 from ad_bench.reference import Published
-from ad_bench.report.rows import MISSING, Entry, Summary, Value, percent, shorten, summarise
+from ad_bench.report.rows import (
+    MISSING,
+    Entry,
+    Value,
+    best_on_test,
+    mean_over,
+    percent,
+    shorten,
+    summarise,
+    under,
+)
 
 DIGITS = 3  # of every printed figure; CSV files hold all
 BEST, SECOND = 1, 2
@@ -140,7 +150,7 @@ def _block(
     in_survey = [row for row in of_method.values() if row.in_survey]
     taxonomy = in_survey[0].taxonomy if in_survey else taxonomy_of(ours[0].method, ours[0])
     for entry in ours:
-        line = _our_line(entry, summarise(entry, categories, spec.section, spec.metric), taxonomy, categories)
+        line = _our_line(entry, spec, taxonomy, categories)
         lines.append(line)
         match = _match(entry.protocol, of_method)
         if match is None:
@@ -168,8 +178,9 @@ def _match(protocol: str, of_method: Mapping[str, Published]) -> Published | Non
     return max(fitting, key=lambda row: (row.in_survey, len(row.protocol)), default=None)
 
 
-def _our_line(entry: Entry, summary: Summary, taxonomy: str, categories: Sequence[str]) -> Line:
-    remarks = remarks_of(entry) + list(summary.reasons)
+def _our_line(entry: Entry, spec: Spec, taxonomy: str, categories: Sequence[str]) -> Line:
+    summary = summarise(entry, categories, spec.section, spec.metric)
+    remarks = remarks_of(entry) + _chosen_on_test(entry, spec, categories) + list(summary.reasons)
     note = list(remarks)
     if not summary.complete and summary.covered:
         note.insert(0, f"average over {summary.covered} of {len(categories)} categories")
@@ -189,6 +200,19 @@ def _our_line(entry: Entry, summary: Summary, taxonomy: str, categories: Sequenc
         remarks=tuple(remarks),
         note="; ".join(note),
     )
+
+
+def _chosen_on_test(entry: Entry, spec: Spec, categories: Sequence[str]) -> list[str]:
+    """What choosing the epoch by the test images would have given, which some papers print."""
+    counts = {r["best_on_test"]["tested"] for r in entry.done() if under(r, "best_on_test")}
+    if not counts:
+        return []
+    covered = [name for name in categories if any(r["category"] == name for r in entry.done())]
+    best = mean_over(entry, covered, best_on_test(spec.section, spec.metric)).mean
+    if best is None:
+        return []
+    epochs = " or ".join(map(str, sorted(counts)))
+    return [f"the best of {epochs} test epochs: {best:.{DIGITS}f}; it is not ranked"]
 
 
 def remarks_of(entry: Entry) -> list[str]:

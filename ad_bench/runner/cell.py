@@ -25,6 +25,7 @@ from ad_bench.errors import AdbenchError, PredictionError, ResultsError
 from ad_bench.metrics.settings import MetricSettings
 from ad_bench.parts.augmentation import augmented
 from ad_bench.records import Record
+from ad_bench.runner.best import Tested
 from ad_bench.runner.describe import choose_device, describe
 from ad_bench.runner.evaluation import Scored, Values, score_cell
 from ad_bench.runner.maps import MAPS, stored_as, write_maps
@@ -140,13 +141,27 @@ def _train(fit: Fit, device: torch.device, watch: Watch) -> Fitted:
         train.support = _train_set(fit, group.support, device, watch, f"read support of {name}", copies=True)
     method = _method(fit, device).train()
     limit = fit.config.runtime.max_epochs
-    run = WatchedRun(fit.seed, device, watch, _checkpoints(fit), limit, method=method, train=train)
+    tested = _tested(fit, method, device, watch)
+    run = WatchedRun(fit.seed, device, watch, _checkpoints(fit), limit, tested, method, train)
     watch.begin(f"fit {name}")
     stopwatch = Stopwatch(device)
     method.fit(train, run)
+    seconds = stopwatch.seconds()
     if run.resumed is not None:  # its seconds are those of the rest
         run.note(resumed_at_epoch=run.resumed)
-    return Fitted(method.eval(), run, stopwatch.seconds())
+    return Fitted(method.eval(), run, seconds - (tested.seconds if tested else 0.0))
+
+
+def _tested(fit: Fit, method: Method, device: torch.device, watch: Watch) -> Tested | None:
+    """Scores on the way, where the paper's figure is the best test epoch; None where it is not."""
+    wanted = int(fit.config.runtime.test_epochs)
+    if not wanted or OmegaConf.select(fit.config.method, "paper.selection") != "best_test_epoch":
+        return None
+
+    def score() -> dict[str, Values]:
+        return {cell.id.category: _score_so_far(fit, cell, method, device, watch) for cell in fit.waiting}
+
+    return Tested(score, wanted)
 
 
 def _checkpoints(fit: Fit) -> Checkpoints | None:
@@ -371,6 +386,9 @@ def _facts(fit: Fit, cell: Cell, fitted: Fitted, scored: Scored, size: tuple[int
         tasks["history"] = [*earlier, _stage(len(order), order[-1], scored.metrics)]
         if earlier:  # the last task had no time to be forgotten
             tasks["forgetting"] = _forgetting(earlier, scored.metrics)
+    tested = fitted.run.tested
+    if tested is not None:
+        tasks["best_on_test"] = tested.best(cell.id.category, scored.metrics)
     return {
         "status": "done",
         **scored.facts(),

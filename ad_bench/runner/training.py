@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from ad_bench.contract import Run, Stateful
 from ad_bench.errors import ResultsError, TrainingError
+from ad_bench.runner.best import Tested
 from ad_bench.runner.progress import Watch
 from ad_bench.runner.trainset import StoredTrainSet
 
@@ -86,12 +87,12 @@ class WatchedRun(Run):
         watch: Watch,
         checkpoints: Checkpoints | None = None,
         max_epochs: int | None = None,
-        select: Callable[[int], object] | None = None,
+        tested: Tested | None = None,
         method: nn.Module | None = None,
         train: StoredTrainSet | None = None,
     ) -> None:
         super().__init__(seed, device)
-        self.watch, self.checkpoints, self.max_epochs, self.select = watch, checkpoints, max_epochs, select
+        self.watch, self.checkpoints, self.max_epochs, self.tested = watch, checkpoints, max_epochs, tested
         self.facts: dict[str, object] = {}
         self.method, self.train = method, train  # what a checkpoint holds
         self.resumed: int | None = None  # the epoch that a checkpoint let the training begin with
@@ -100,6 +101,11 @@ class WatchedRun(Run):
         self._found: dict[str, Any] | None = None
         self._looked = False
         self._saved = time.monotonic()
+
+    @property
+    def trained(self) -> bool:
+        """True once the fit has counted epochs."""
+        return self._loop >= 0
 
     def track(self, items: Iterable[T], total: int | None = None, text: str = "") -> Iterator[T]:
         """See contract.Run."""
@@ -143,12 +149,33 @@ class WatchedRun(Run):
         for epoch in range(first, count):
             self._epoch, self._step = epoch, 0
             yield epoch
-            if self.select is not None:
-                if ready is not None:
-                    ready()
-                self.select(epoch)
+            if self.tested is not None and self.tested.due(epoch, count):
+                self._test(self.tested, epoch, ready)
+                self.watch.begin(f"train ({count} epochs)", count)
             self._save(state or {}, epoch)
             self.watch.advance(epoch + 1)
+
+    def _test(self, tested: Tested, epoch: int, ready: Callable[[], object] | None) -> None:
+        """Score the test images; the training goes on as if nobody had looked."""
+        start = time.monotonic()
+        modes = {one: one.training for one in self.method.modules()} if self.method is not None else {}
+        before = random_state()
+        generators = {name: one.get_state() for name, one in self._generators.items()}
+        passes = self.train.passes if self.train is not None else 0
+        if ready is not None:
+            ready()
+        if self.method is not None:
+            self.method.eval()
+        tested.take(epoch)
+        for one, mode in modes.items():
+            one.training = mode
+        set_random_state(before)
+        for name, generator in self._generators.items():
+            if name in generators:
+                generator.set_state(generators[name])
+        if self.train is not None:
+            self.train.passes = passes
+        tested.seconds += time.monotonic() - start
 
     def _save(self, state: Mapping[str, Stateful], epoch: int) -> None:
         if self.checkpoints is None or time.monotonic() - self._saved < self.checkpoints.seconds:
@@ -161,6 +188,7 @@ class WatchedRun(Run):
             "random": random_state(),
             "generators": {name: one.get_state() for name, one in self._generators.items()},
             "passes": self.train.passes if self.train is not None else 0,
+            "tested": self.tested.state_dict() if self.tested is not None else {},
         }
         self.checkpoints.save(held, self._loop, epoch)
         self._saved = time.monotonic()
@@ -183,6 +211,8 @@ class WatchedRun(Run):
             generator.set_state(found["generators"][name].cpu())
         if self.train is not None:
             self.train.passes = found["passes"]
+        if self.tested is not None and found.get("tested"):
+            self.tested.load_state_dict(found["tested"])
         set_random_state(found["random"])
         self._found = None
         self.resumed = int(found["epoch"]) + 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import inspect
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,9 @@ from safetensors.torch import load_file, save_file
 from ad_bench.config import backbones, compose, options
 from ad_bench.contract import Inputs, Method, Prediction, Run
 from ad_bench.parts.backbone import Backbone
+from ad_bench.runner.best import Tested
+from ad_bench.runner.progress import Watch
+from ad_bench.runner.training import Checkpoints, WatchedRun
 from tests import tiny
 
 METHODS = sorted(options("method"))
@@ -215,6 +219,50 @@ def test_save_and_load(name: str, method: Method, tmp_path: Path) -> None:
     fresh: Method = instantiate(config_of(name).model)
     fresh.load_state_dict(load_file(tmp_path / "model.safetensors"))
     same(predict(method, test_images()), predict(fresh.eval(), test_images()))
+
+
+class Killed(Exception):
+    """In place of a signal: the process would be gone."""
+
+
+class Killing(Checkpoints):
+    """The second checkpoint is the last thing that the process does."""
+
+    def save(self, state: Mapping[str, Any], loop: int, epoch: int) -> None:
+        super().save(state, loop, epoch)
+        if epoch == 1:
+            raise Killed
+
+
+@every_method
+def test_a_killed_training_goes_on_with_the_same_result(name: str, tmp_path: Path) -> None:
+    """And scoring test epochs on the way, as some papers do, changes nothing either."""
+
+    def train(kept: Checkpoints | None, look: bool) -> tuple[Method, WatchedRun, Tested | None]:
+        torch.manual_seed(0)
+        method: Method = instantiate(config_of(name).model)
+        method.train()
+
+        def score() -> dict[str, Any]:
+            assert not method.training
+            return {"one": {"image": {"mean": float(predict(method, test_images()).scores.mean())}}}
+
+        tested, train = (Tested(score, 3) if look else None), train_set(name)
+        run = WatchedRun(0, torch.device("cpu"), Watch(1), kept, 3, tested, method, train)  # type: ignore[arg-type]
+        method.fit(train, run)
+        return method.eval(), run, tested
+
+    whole, run, _ = train(None, look=False)
+    if not run.trained:
+        return  # nothing to kill
+    with pytest.raises(Killed):
+        train(Killing(tmp_path, 0.0), look=True)
+    torch.manual_seed(123)
+    rest, run, tested = train(Checkpoints(tmp_path, 0.0), look=True)
+    assert run.resumed == 2
+    assert tested is not None
+    assert [one["epoch"] for one in tested.held] == [1, 2]
+    same(predict(rest, test_images()), predict(whole, test_images()))
 
 
 @every_method

@@ -99,6 +99,26 @@ class WrongShape(Brightness):
         return Prediction(super().predict(inputs).maps.mean(2), None)
 
 
+class Overtrained(Brightness):
+    """Right after the first epoch, the wrong way round at the end."""
+
+    def __init__(self, power: float):
+        super().__init__(power)
+        self.register_buffer("sign", torch.zeros(()))
+
+    def fit(self, train, run):
+        super().fit(train, run)
+        for epoch in run.epochs(3):
+            assert self.training
+            for _ in train.batches(batch_size=4, shuffle=True):
+                pass
+            self.sign = torch.tensor(1.0 if epoch == 0 else -1.0)
+
+    def predict(self, inputs):
+        prediction = super().predict(inputs)
+        return Prediction(prediction.scores * self.sign, prediction.maps * self.sign)
+
+
 class ScoresOnly(Brightness):
     def predict(self, inputs):
         return Prediction(super().predict(inputs).scores, None)
@@ -111,6 +131,7 @@ class ScoresOnly(Brightness):
         "crash": "Crash",
         "wrong_shape": "WrongShape",
         "scores_only": "ScoresOnly",
+        "overtrained": "Overtrained",
     }
     for ident, name in names.items():
         (folder / "method" / f"{ident}.yaml").write_text(
@@ -118,6 +139,7 @@ class ScoresOnly(Brightness):
             f"model: {{_target_: my_methods.{name}, power: 1}}\n"
             "input: {size: 48}\npaper_eval: {size: 48, mask_interpolation: nearest, mask_rule: nearest}\n"
             "loader: {batch_size: 4}\n"
+            f"paper: {{arxiv: null, selection: {'best_test_epoch' if ident == 'overtrained' else 'last'}}}\n"
         )
     return folder
 

@@ -369,3 +369,30 @@ def test_a_newcomer_adds_a_method_by_adding_files(
     adbench("report")
     table = (tmp_path / "results" / "tables" / "mvtec" / "table9_image_auroc.md").read_text()
     assert "Brightness" in table
+
+
+def test_a_paper_that_reports_its_best_test_epoch_gets_that_figure_beside_the_result(
+    adbench: Call, data: Path, mine: Path, tmp_path: Path
+) -> None:
+    words = ("run", "method=overtrained", *MVTEC, "--config-dir", str(mine))
+    answer = adbench(*words)
+    assert answer.returncode == 0, answer.stderr
+    record = records(tmp_path)["overtrained/bottle"]
+    assert record["metrics"]["image"]["image_auroc"] == 0.0  # the last epoch is the result
+    best = record["best_on_test"]
+    assert best["tested"] == 3
+    assert best["metrics"]["image"]["image_auroc"] == {"value": 1.0, "epoch": 1}
+    assert best["metrics"]["full"]["pixel_auroc"]["epoch"] == 1
+    answer = adbench("report", "--config-dir", str(mine))
+    assert answer.returncode == 0, answer.stderr
+    table = (tmp_path / "results/tables/mvtec/table9_image_auroc.md").read_text()
+    assert "the best of 3 test epochs: 1.000; it is not ranked" in table
+    with (tmp_path / "results" / "leaderboard.csv").open() as handle:
+        (row,) = csv.DictReader(handle)
+    assert (row["image.image_auroc"], row["best_on_test.image.image_auroc"]) == ("0.0", "1.0")
+
+    without = adbench(*words, "runtime.test_epochs=0", "rerun=always")
+    assert without.returncode == 0, without.stderr
+    again = records(tmp_path)["overtrained/bottle"]
+    assert "best_on_test" not in again
+    assert (again["metrics"], again["fingerprint"]) == (record["metrics"], record["fingerprint"])

@@ -14,7 +14,8 @@ import pytest
 import torch
 from torch import nn
 
-from ad_bench.errors import ResultsError, TrainingError
+from ad_bench.errors import PredictionError, ResultsError, TrainingError
+from ad_bench.runner.best import Tested
 from ad_bench.runner.progress import Watch
 from ad_bench.runner.training import Checkpoints, WatchedRun
 from tests import tiny
@@ -142,8 +143,48 @@ def test_a_loss_that_is_not_finite_says_epoch_and_step(value: float) -> None:
     assert epochs == 2
 
 
-def test_debug_runs_train_few_epochs_and_every_epoch_can_be_scored() -> None:
+def test_debug_runs_train_few_epochs() -> None:
+    run = WatchedRun(0, CPU, Watch(1), max_epochs=2)
+    assert list(run.epochs(9)) == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("count", "wanted", "on_the_way"),
+    [(9, 3, [3, 6]), (3, 10, [1, 2]), (10, 4, [3, 5, 8]), (1, 10, []), (1000, 2, [500]), (5, 1, [])],
+)
+def test_the_test_epochs_are_spread_evenly_and_the_last_is_scored_after_the_fit(
+    count: int, wanted: int, on_the_way: list[int]
+) -> None:
     seen: list[object] = []
-    run = WatchedRun(0, CPU, Watch(1), max_epochs=2, select=seen.append)
-    assert list(run.epochs(9, ready=lambda: seen.append("ready"))) == [0, 1]
-    assert seen == ["ready", 0, "ready", 1]
+    tested = Tested(lambda: seen.append("score") or {}, wanted)
+    run = WatchedRun(0, CPU, Watch(1), tested=tested)
+    list(run.epochs(count, ready=lambda: seen.append("ready")))
+    assert [one["epoch"] for one in tested.held] == on_the_way
+    assert seen == ["ready", "score"] * len(on_the_way)
+
+
+def test_the_best_epoch_of_each_metric_is_kept_with_its_number() -> None:
+    nan = float("nan")
+    made = iter([(0.7, nan), (0.9, 0.5)])
+
+    def score() -> dict[str, dict[str, dict[str, float]]]:
+        image, pixel = next(made)
+        return {"bottle": {"image": {"a": image}, "full": {"p": pixel, "never": nan}}}
+
+    tested = Tested(score, 3)
+    tested.take(0)
+    tested.take(1)
+    last = {"image": {"a": 0.8}, "full": {"p": 0.6, "never": nan}}
+    best = tested.best("bottle", last)
+    assert best["tested"] == 3
+    assert best["metrics"]["image"] == {"a": {"value": 0.9, "epoch": 2}}
+    assert best["metrics"]["full"] == {"p": {"value": 0.6, "epoch": "last"}}
+
+
+def test_an_epoch_without_finite_scores_is_left_out() -> None:
+    def broken() -> dict[str, dict[str, dict[str, float]]]:
+        raise PredictionError("the anomaly score is nan")
+
+    tested = Tested(broken, 3)
+    tested.take(0)
+    assert tested.best("bottle", {"image": {"a": 0.8}})["tested"] == 1
