@@ -1,8 +1,11 @@
-"""PaDiM against scipy, and the published draw of channels."""
+"""PaDiM against its known implementation, against scipy, and the published draw of channels."""
 
 from __future__ import annotations
 
+import json
 import random
+from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
@@ -10,12 +13,30 @@ import torch
 import torch.nn.functional as F
 from scipy.ndimage import gaussian_filter
 from scipy.spatial.distance import mahalanobis
+from torch import Tensor, nn
 
 from ad_bench.contract import Inputs, Run
 from ad_bench.errors import UsageError
 from ad_bench.methods.padim import PaDiM
 from ad_bench.parts.backbone import Backbone
 from tests import tiny
+
+
+REFERENCE = json.loads((Path(__file__).parent / "padim_reference.json").read_text())
+
+
+class Written(nn.Module):
+    """Stands for a backbone: the levels that scripts/make_padim_fixture.py gave to main()."""
+
+    name, layers, channels = "written", (1, 2, 3), (64, 128, 256)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        levels = []
+        for shape in REFERENCE["shapes"]:
+            index = torch.arange(shape[0] * shape[1] * shape[2], dtype=torch.float64).view(*shape)
+            moved = images[:, 0, 0, 0].double().view(-1, 1, 1, 1) * (1 + index % 7)
+            levels.append(torch.sin(index * 0.37 + moved).float())
+        return levels
 
 
 def padim(dimensions: int = 12, dimension_seed: int = 1024, sigma: float = 4.0) -> PaDiM:
@@ -36,6 +57,21 @@ def test_channels_are_those_of_the_known_implementation() -> None:
     assert len(set(padim(100).picked.tolist())) == 100
     assert padim(100).picked.tolist() == random.Random(1024).sample(range(272), 100)
     assert padim(100).picked.tolist() != padim(100, dimension_seed=1).picked.tolist()
+
+
+def test_agrees_with_the_known_implementation() -> None:
+    """Maps of its whole main(): draw of channels, replication, covariances, distance, smoothing."""
+    side = REFERENCE["side"]
+
+    def constant(values: list[float]) -> Tensor:
+        return torch.tensor(values).view(-1, 1, 1, 1).expand(-1, 3, side, side)
+
+    model = PaDiM(cast(Backbone, Written()), 100, 1024, 0.01, 4.0)
+    model.fit(tiny.TensorTrainSet(constant(REFERENCE["train"]), batch_size=5), Run())
+    prediction = model.predict(Inputs(constant(REFERENCE["test"])))
+    assert prediction.maps is not None
+    np.testing.assert_allclose(prediction.scores.numpy(), REFERENCE["scores"], rtol=1e-4)
+    np.testing.assert_allclose(prediction.maps[:, ::3, ::5].numpy(), REFERENCE["maps"], rtol=1e-4)
 
 
 def test_no_global_seed_changes_the_channels() -> None:
