@@ -21,7 +21,6 @@ from ad_bench.methods.padim import PaDiM
 from ad_bench.parts.backbone import Backbone
 from tests import tiny
 
-
 REFERENCE = json.loads((Path(__file__).parent / "padim_reference.json").read_text())
 
 
