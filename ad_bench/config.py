@@ -76,16 +76,18 @@ def choices(
     """Every combination that the overrides name, composed.
 
     Commas in `category` and `seed` always make cells; elsewhere they sweep, which needs `multirun`.
-    `suite=NAME` stands for the runs that conf/suite/NAME.yaml lists. Raises UsageError.
+    `suite=NAME` stands for the runs that conf/suite/NAME.yaml lists; `method=` and `dataset=` choose among
+    them. Raises UsageError.
     """
     config_dirs = [_config_dir(folder) for folder in config_dirs]
     words, suite = _take(overrides, "suite")
     if suite is not None:
-        return [
-            choice
-            for run in _suite_runs(suite, config_dirs)
-            for choice in choices([*run, *words], config_dirs, multirun=True)
-        ]
+        words, method = _take(words, "method")
+        words, dataset = _take(words, "dataset")
+        runs = _suite_runs(suite, config_dirs)
+        for key, named in (("method", method), ("dataset", dataset)):
+            runs = _chosen(runs, suite, key, named)
+        return [choice for run in runs for choice in choices([*run, *words], config_dirs, multirun=True)]
     words, category = _take(words, "category")
     words, seed = _take(words, "seed")
     categories = () if category is None else tuple(filter(None, _listed(category)))
@@ -141,11 +143,23 @@ def _suite_runs(name: str, config_dirs: Sequence[Path]) -> list[list[str]]:
     for run in content["runs"]:
         methods = list(options("method", config_dirs)) if run["method"] == "all" else run["method"]
         runs += [
-            [f"method={method}", f"dataset={dataset}", *run.get("overrides", [])]
+            [f"method={method}", f"dataset={dataset}", *content.get("overrides", []), *run.get("overrides", [])]
             for dataset in run["dataset"]
             for method in methods
         ]
     return runs
+
+
+def _chosen(runs: list[list[str]], suite: str, key: str, named: str | None) -> list[list[str]]:
+    """The runs of a suite whose method or data set is among those named."""
+    if named is None:
+        return runs
+    there = {_take(run, key)[1] or "" for run in runs}
+    for name in _listed(named):
+        if name not in there:
+            hint = closest(name, sorted(there), f"It has: {', '.join(sorted(there))}")
+            raise UsageError(f"suite '{suite}' has no {key}={name}.{hint}")
+    return [run for run in runs if _take(run, key)[1] in _listed(named)]
 
 
 def _sweep(words: Sequence[str], config_dirs: Sequence[Path], multirun: bool) -> list[list[str]]:

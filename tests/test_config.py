@@ -144,6 +144,15 @@ def test_suites_list_runs() -> None:
     assert {c.config.rerun for c in found} == {"never"}  # the user's word wins over the suite's
 
 
+def test_method_and_dataset_choose_among_the_runs_of_a_suite() -> None:
+    found = config.choices(["suite=demo", "method=padim,random", "dataset=synthetic"])
+    assert {c.method for c in found} == {"padim", "random"}
+    with pytest.raises(UsageError, match=r"suite 'demo' has no method=padin.*padim"):
+        config.choices(["suite=demo", "method=padin"])
+    with pytest.raises(UsageError, match=r"suite 'demo' has no dataset=mtd.*synthetic"):
+        config.choices(["suite=demo", "dataset=mtd"])
+
+
 def test_every_number_of_every_yaml_parses() -> None:
     for group in config.GROUPS:
         for path in config.options(group).values():
