@@ -140,10 +140,11 @@ def _suite_runs(name: str, config_dirs: Sequence[Path]) -> list[list[str]]:
         raise UsageError(f"no suite '{name}'.{closest(name, known, 'Known: ' + ', '.join(known))}")
     runs: list[list[str]] = []
     content: Any = OmegaConf.to_container(OmegaConf.load(known[name]))
+    shared = content.get("overrides", [])  # a run's own come after, so they win
     for run in content["runs"]:
         methods = list(options("method", config_dirs)) if run["method"] == "all" else run["method"]
         runs += [
-            [f"method={method}", f"dataset={dataset}", *content.get("overrides", []), *run.get("overrides", [])]
+            [f"method={method}", f"dataset={dataset}", *shared, *run.get("overrides", [])]
             for dataset in run["dataset"]
             for method in methods
         ]
