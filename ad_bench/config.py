@@ -213,6 +213,7 @@ def _compose_choice(overrides: Sequence[str], config_dirs: Sequence[Path]) -> Ch
         words.append(f"protocol={config.method.get('protocol', 'full')}")
         _check_names(words, config_dirs)
         config, chosen = _hydra(words, config_dirs)
+    _refuse_what_has_no_effect(words, config)
     replace_backbone(config)
     OmegaConf.set_struct(config, True)
     OmegaConf.set_readonly(config, True)
@@ -227,6 +228,18 @@ def _compose_choice(overrides: Sequence[str], config_dirs: Sequence[Path]) -> Ch
         categories=(),
         seeds=(0,),
     )
+
+
+def _refuse_what_has_no_effect(words: Sequence[str], config: DictConfig) -> None:
+    """A row must not be named after a setting that nothing reads."""
+    given = config.dataset.get("input")
+    ignored = [word for word in words if re.match(r"\+*method\.input\b", word)]
+    if given and ignored:
+        raise UsageError(
+            f"{ignored[0]} has no effect: data set '{config.dataset.id}' sets the input of every method, "
+            f"{OmegaConf.to_container(given)}. Set dataset.input={{size: ...}} instead, or dataset.input=null "
+            "to let the method's stand"
+        )
 
 
 def protocol_label(protocol: DictConfig) -> str:

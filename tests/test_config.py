@@ -138,6 +138,14 @@ def test_a_folder_that_is_none(tmp_path: Path) -> None:
         config.choices(["method=random"], [tmp_path / "nowhere"])
 
 
+@pytest.mark.parametrize("word", ["method.input.size=[64,64]", "method.input={size: [64, 64]}"])
+def test_an_input_that_the_data_set_overrules_is_refused(word: str) -> None:
+    with pytest.raises(UsageError, match=r"has no effect: data set 'synthetic' .*dataset.input=null"):
+        config.choices(["method=riad", "dataset=synthetic", word])
+    choice = one("method=riad", "dataset=synthetic", word, "dataset.input=null")
+    assert choice.config.method.input.size == [64, 64]
+
+
 def test_suites_list_runs() -> None:
     found = config.choices(["suite=demo", "rerun=never"])
     assert "patchcore" in {c.method for c in found}

@@ -33,7 +33,12 @@ class Stopwatch:
 
 
 def latency(predict: Callable[[], object], device: torch.device, repeats: int) -> tuple[float, float]:
-    """Median and 95th percentile of the milliseconds that one call takes, after three to warm up."""
+    """Median and 95th percentile of the milliseconds that one call takes, after three to warm up.
+
+    NaN where there are no `repeats`.
+    """
+    if repeats < 1:
+        return float("nan"), float("nan")
     for _ in range(min(3, repeats)):
         predict()
     times = []
