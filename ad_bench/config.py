@@ -441,12 +441,16 @@ def backbones(model: Any) -> list[DictConfig]:
 def replace_backbone(config: DictConfig) -> None:
     """Apply the `backbone` group to the method: its network, and what the method's YAML says depends on it.
 
-    Without a name only the weights are replaced. Methods without a backbone stay as they are.
+    Without a name only the weights are replaced; a debug run without either takes none at all, so that it
+    waits for no download. Methods without a backbone stay as they are.
     Raises UsageError where a method has several.
     """
     wanted, nodes = config.backbone, backbones(config.method.get("model"))
     OmegaConf.set_struct(config, False)
     wanted.paper = sorted({node.name for node in nodes})  # the method's own, for the record's marks
+    if config.runtime.random_weights and wanted.name is None and wanted.weights is None:
+        for node in nodes:
+            node.weights = node.weights or "random"
     if not nodes or (wanted.name is None and wanted.weights is None):
         return
     if len(nodes) > 1 and wanted.name is not None:

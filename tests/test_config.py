@@ -98,7 +98,7 @@ def test_an_override_of_the_method_makes_a_variant() -> None:
 
 
 def test_a_mapping_replaces_what_stands_there() -> None:
-    choice = one("method=patchcore", "method.input={size: [256, 128], interpolation: 'bicubic'}")
+    choice = one("method=patchcore", "dataset=mvtec", "method.input={size: [256, 128], interpolation: 'bicubic'}")
     assert choice.config.method.input == {"size": [256, 128], "interpolation": "bicubic"}
     with pytest.raises(UsageError, match=r"no setting 'method\.inptu'"):
         one("method=patchcore", "method.inptu={size: 256}")
@@ -136,6 +136,18 @@ def test_protocol_settings() -> None:
 def test_a_folder_that_is_none(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="is no folder"):
         config.choices(["method=random"], [tmp_path / "nowhere"])
+
+
+def test_a_debug_run_waits_for_no_weights() -> None:
+    node = one("method=patchcore", "runtime=debug").config.method.model.backbone
+    assert (node.name, node.weights) == ("wide_resnet50_2.tv_in1k", "random")
+    node = one("method=patchcore", "runtime=debug", "backbone=bundled").config.method.model.backbone
+    assert node.weights == "bundled"
+    node = one(
+        "method=patchcore", "runtime=debug", "method.model.backbone.weights=/a"
+    ).config.method.model.backbone
+    assert node.weights == "/a"
+    assert one("method=patchcore").config.method.model.backbone.weights is None
 
 
 @pytest.mark.parametrize("word", ["method.input.size=[64,64]", "method.input={size: [64, 64]}"])

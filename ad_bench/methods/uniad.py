@@ -7,6 +7,8 @@ its neighbourhood, and in training the tokens are disturbed.
 Deviations from the reference:
   1. The frozen features are computed once and kept, not in every epoch: no image is changed at random.
   2. The published figures are of the best test epoch (every tenth is tested); ours are the last epoch's.
+  3. Images of another size than 224 x 224 have their features resized to the grid too; there the transformer
+     has the size of the features.
 """
 
 from __future__ import annotations
@@ -22,7 +24,6 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from ad_bench.contract import Inputs, Method, Prediction, Run, TrainSet
-from ad_bench.errors import UsageError
 from ad_bench.parts.backbone import Backbone
 from ad_bench.parts.transformer import Attention, FeedForward, LearnedPlaces, neighbourhood
 
@@ -127,16 +128,9 @@ class UniAD(Method):
         return Prediction(scores, maps[:, 0])
 
     def embed(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) -> (B, N, C): all levels, resized to the grid of the last one."""
+        """(B, 3, H, W) -> (B, N, C): all levels, resized to the grid."""
         levels = self.backbone(images)
-        size = tuple(levels[-1].shape[-2:])
-        if size != self.grid:
-            raise UsageError(
-                f"images of {images.shape[-2]} x {images.shape[-1]} give {size[0]} x {size[1]} features, the "
-                f"transformer is one of {self.grid[0]} x {self.grid[1]}: set method.model.grid="
-                f"[{size[0]},{size[1]}]"
-            )
-        resized = [F.interpolate(one, size=size, mode="bilinear", align_corners=True) for one in levels]
+        resized = [F.interpolate(one, size=self.grid, mode="bilinear", align_corners=True) for one in levels]
         return torch.cat(resized, 1).flatten(2).transpose(1, 2)
 
     def disturbed(self, features: Tensor, noise: Tensor) -> Tensor:

@@ -12,7 +12,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ad_bench.contract import Inputs, Run
-from ad_bench.errors import UsageError
 from ad_bench.methods.uniad import UniAD
 from ad_bench.parts.backbone import Backbone
 from scripts.seeded import drawn, fill
@@ -145,6 +144,6 @@ def test_noise_grows_with_the_token() -> None:
     assert disturbed[0, 1].tolist() == [0.0] * 4
 
 
-def test_another_grid_is_refused() -> None:
-    with pytest.raises(UsageError, match=r"grid=\[6,6\]"):
-        uniad().embed(torch.zeros(1, 3, 96, 96))
+def test_images_of_another_size_are_brought_to_the_grid() -> None:
+    method = uniad()
+    assert method.embed(torch.zeros(1, 3, 96, 160)).shape == method.embed(torch.zeros(1, 3, 64, 64)).shape
