@@ -214,7 +214,11 @@ def _compose_choice(overrides: Sequence[str], config_dirs: Sequence[Path]) -> Ch
         _check_names(words, config_dirs)
         config, chosen = _hydra(words, config_dirs)
     _refuse_what_has_no_effect(words, config)
+    if config.runtime.quick:
+        _take_bundled(config, config_dirs)
     replace_backbone(config)
+    if config.runtime.quick:
+        _shorten(config, words)
     OmegaConf.set_struct(config, True)
     OmegaConf.set_readonly(config, True)
     return Choice(
@@ -230,6 +234,32 @@ def _compose_choice(overrides: Sequence[str], config_dirs: Sequence[Path]) -> Ch
     )
 
 
+def _take_bundled(config: DictConfig, config_dirs: Sequence[Path]) -> None:
+    """The bundled backbone where the user names none, so that a debug run waits for no download."""
+    nodes, wanted = backbones(config.method.model), config.backbone
+    if wanted.name is not None or wanted.weights is not None or any(node.weights for node in nodes):
+        return
+    OmegaConf.set_struct(config, False)
+    if len(nodes) == 1:
+        config.backbone = OmegaConf.merge(wanted, OmegaConf.load(options("backbone", config_dirs)["bundled"]))
+    for node in nodes if len(nodes) > 1 else ():
+        node.weights = "random"
+
+
+def _shorten(config: DictConfig, words: Sequence[str]) -> None:
+    """The method's `contract.model`, a network and a schedule of seconds; what the user set stays."""
+    short = OmegaConf.select(config.method, "contract.model")
+    if not short:
+        return
+    before = config.method.model
+    config.method.model = OmegaConf.merge(before, short)
+    for word in words:
+        key = word.lstrip("+").partition("=")[0]
+        if key.startswith("method.model."):
+            key = key.removeprefix("method.model.")
+            OmegaConf.update(config.method.model, key, OmegaConf.select(before, key), merge=False)
+
+
 def _refuse_what_has_no_effect(words: Sequence[str], config: DictConfig) -> None:
     """A row must not be named after a setting that nothing reads."""
     given = config.dataset.get("input")
@@ -237,8 +267,8 @@ def _refuse_what_has_no_effect(words: Sequence[str], config: DictConfig) -> None
     if given and ignored:
         raise UsageError(
             f"{ignored[0]} has no effect: data set '{config.dataset.id}' sets the input of every method, "
-            f"{OmegaConf.to_container(given)}. Set dataset.input={{size: ...}} instead, or dataset.input=null "
-            "to let the method's stand"
+            f"{OmegaConf.to_container(given)}. Set dataset.input={{size: ...}} instead, or "
+            "dataset.input=null to let the method's stand"
         )
 
 
@@ -441,16 +471,12 @@ def backbones(model: Any) -> list[DictConfig]:
 def replace_backbone(config: DictConfig) -> None:
     """Apply the `backbone` group to the method: its network, and what the method's YAML says depends on it.
 
-    Without a name only the weights are replaced; a debug run without either takes none at all, so that it
-    waits for no download. Methods without a backbone stay as they are.
+    Without a name only the weights are replaced. Methods without a backbone stay as they are.
     Raises UsageError where a method has several.
     """
     wanted, nodes = config.backbone, backbones(config.method.get("model"))
     OmegaConf.set_struct(config, False)
     wanted.paper = sorted({node.name for node in nodes})  # the method's own, for the record's marks
-    if config.runtime.random_weights and wanted.name is None and wanted.weights is None:
-        for node in nodes:
-            node.weights = node.weights or "random"
     if not nodes or (wanted.name is None and wanted.weights is None):
         return
     if len(nodes) > 1 and wanted.name is not None:

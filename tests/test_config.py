@@ -98,7 +98,8 @@ def test_an_override_of_the_method_makes_a_variant() -> None:
 
 
 def test_a_mapping_replaces_what_stands_there() -> None:
-    choice = one("method=patchcore", "dataset=mvtec", "method.input={size: [256, 128], interpolation: 'bicubic'}")
+    given = "method.input={size: [256, 128], interpolation: 'bicubic'}"
+    choice = one("method=patchcore", "dataset=mvtec", given)
     assert choice.config.method.input == {"size": [256, 128], "interpolation": "bicubic"}
     with pytest.raises(UsageError, match=r"no setting 'method\.inptu'"):
         one("method=patchcore", "method.inptu={size: 256}")
@@ -138,16 +139,18 @@ def test_a_folder_that_is_none(tmp_path: Path) -> None:
         config.choices(["method=random"], [tmp_path / "nowhere"])
 
 
-def test_a_debug_run_waits_for_no_weights() -> None:
-    node = one("method=patchcore", "runtime=debug").config.method.model.backbone
-    assert (node.name, node.weights) == ("wide_resnet50_2.tv_in1k", "random")
-    node = one("method=patchcore", "runtime=debug", "backbone=bundled").config.method.model.backbone
-    assert node.weights == "bundled"
-    node = one(
-        "method=patchcore", "runtime=debug", "method.model.backbone.weights=/a"
-    ).config.method.model.backbone
-    assert node.weights == "/a"
-    assert one("method=patchcore").config.method.model.backbone.weights is None
+def test_a_debug_run_is_short_and_waits_for_no_weights() -> None:
+    model = one("method=uniad", "runtime=debug").config.method.model
+    assert (model.backbone.name, model.backbone.weights) == ("test_resnet.adbench", "bundled")
+    assert list(model.backbone.layers) == [1, 2, 3]  # what the method's YAML says of this backbone
+    assert (model.width, list(model.grid)) == (32, [4, 4])  # its contract.model
+    model = one(
+        "method=uniad", "runtime=debug", "backbone=resnet18", "method.model.width=48"
+    ).config.method.model
+    assert (model.backbone.name, model.backbone.weights) == ("resnet18.tv_in1k", None)
+    assert (model.width, list(model.grid)) == (48, [4, 4])  # the user's word wins
+    model = one("method=uniad").config.method.model
+    assert (model.width, list(model.grid)) == (256, [14, 14])
 
 
 @pytest.mark.parametrize("word", ["method.input.size=[64,64]", "method.input={size: [64, 64]}"])

@@ -241,7 +241,7 @@ def run_cell(name: str, root: Path, category: str) -> Record:
     code = cli.main(
         [
             *("run", "method=patchcore", f"dataset={name}", f"category={category}", f"dataset.root={root}"),
-            *("backbone=bundled", "method.input={size: [64, 64]}", "dataset.input={size: [64, 64]}"),
+            *("backbone=bundled", "dataset.input={size: [64, 64]}"),
             *("store=false", "runtime.device=cpu", "runtime.threads=1", "runtime.workers=1"),
             *("runtime.latency_repeats=1", "metric.intervals.replicates=0", "variant=contract"),
         ]
