@@ -107,7 +107,7 @@ def _add(plan: Plan, choice: Choice, datasets: dict[str, DataSet]) -> None:
     dataset = _dataset(config.dataset, datasets)
     categories = _categories(choice, dataset, plan)
     read = dataset.available() if _reads(config) == "all" else categories
-    samples = {category: _limited(dataset.samples(category), config) for category in read}
+    samples = {category: tuple(dataset.samples(category)) for category in read}
     source = _source(config, datasets)
     geometry, paper_eval = method_geometry(config)
     weights = find_backbones(config)
@@ -116,7 +116,7 @@ def _add(plan: Plan, choice: Choice, datasets: dict[str, DataSet]) -> None:
         for group in protocol_groups(config, samples, seed, source):
             tests = {category: group.tests[category] for category in categories if category in group.tests}
             if tests:
-                group = suited(replace(group, tests=tests), choice.method, config)
+                group = suited(_limited(replace(group, tests=tests), config), choice.method, config)
                 plan.fits.append(_fit(choice, group, seed, geometry, paper_eval, weights, dataset))
 
 
@@ -150,7 +150,7 @@ def _source(config: DictConfig, datasets: dict[str, DataSet]) -> dict[str, tuple
             )
     if not available:
         raise UsageError(f"protocol.source: {source.id} has none of its categories below {source.root}")
-    return {category: _limited(source.samples(category), config) for category in wanted or available}
+    return {category: tuple(source.samples(category)) for category in wanted or available}
 
 
 def _augment(config: DictConfig) -> tuple[str, ...]:
@@ -183,14 +183,26 @@ def _categories(choice: Choice, dataset: DataSet, plan: Plan) -> list[str]:
     return [c for c in dataset.categories if c in wanted]  # the order of the words changes nothing
 
 
-def _limited(samples: Sequence[Sample], config: DictConfig) -> tuple[Sample, ...]:
-    """All samples, or in debug runs a few of each split, normal and anomalous ones in turn."""
-    limits = {"train": config.runtime.max_train, "test": config.runtime.max_test}
+def _limited(group: Group, config: DictConfig) -> Group:
+    """The group; in debug runs with few images."""
+    train, test = config.runtime.max_train, config.runtime.max_test
+    return replace(
+        group,
+        train=_few(group.train, train),
+        support=_few(group.support, train),
+        stages=tuple(_few(stage, train) for stage in group.stages),
+        tests={category: _few(samples, test) for category, samples in group.tests.items()},
+    )
+
+
+def _few(samples: tuple[Sample, ...], limit: int | None) -> tuple[Sample, ...]:
+    """At most `limit` of each category, half of them anomalous where there are so many."""
+    if limit is None:
+        return samples
     kept: list[Sample] = []
-    for split in ("train", "validation", "test"):
-        part = [s for s in samples if s.split == split]
-        limit = limits.get(split)
-        if limit is not None and len(part) > limit:
+    for category in dict.fromkeys(s.category for s in samples):
+        part = [s for s in samples if s.category == category]
+        if len(part) > limit:
             normal, anomalous = [s for s in part if not s.label], [s for s in part if s.label]
             half = min(len(anomalous), limit // 2)
             part = normal[: limit - half] + anomalous[:half]
