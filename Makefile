@@ -31,7 +31,7 @@ endif
 	$(INSTALL) '.[dev]'
 	@touch $(READY)
 
-demo: $(READY)  ## every method so far on the embedded data; tables on screen and in results/
+demo: $(READY)  ## a method of every row on the embedded data; tables on screen and in results/
 	$(BIN)/adbench run suite=demo
 	$(BIN)/adbench report --show
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from ad_bench import config
+from ad_bench import config, reference
 from ad_bench.errors import UsageError
 
 
@@ -165,6 +165,20 @@ def test_suites_list_runs() -> None:
     found = config.choices(["suite=demo", "rerun=never"])
     assert "patchcore" in {c.method for c in found}
     assert {c.config.rerun for c in found} == {"never"}  # the user's word wins over the suite's
+
+
+@pytest.mark.parametrize("suite", sorted(config.options("suite")))
+def test_every_suite_composes(suite: str) -> None:
+    found = config.choices([f"suite={suite}"])
+    rows = [(c.method, c.dataset, c.variant, c.protocol) for c in found]
+    assert len(set(rows)) == len(rows)
+
+
+def test_the_demo_has_a_method_of_every_row_with_methods() -> None:
+    rows = {name: row["taxonomy"] for name, row in reference.methods().items()}
+    there = {rows[name] for name in config.options("method") if name in rows}
+    assert there >= {"memory_bank", "recon_gan", "recon_diffusion", "few_shot", "noisy", "supervised"}
+    assert {rows.get(c.method) for c in config.choices(["suite=demo"])} >= there
 
 
 def test_method_and_dataset_choose_among_the_runs_of_a_suite() -> None:
