@@ -188,3 +188,28 @@ def test_an_epoch_without_finite_scores_is_left_out() -> None:
     tested = Tested(broken, 3)
     tested.take(0)
     assert tested.best("bottle", {"image": {"a": 0.8}})["tested"] == 1
+
+
+def test_looking_at_test_epochs_changes_nothing_in_the_training() -> None:
+    """Not even where scoring draws random numbers, passes over the images and leaves evaluation mode on."""
+
+    def fitted(look: bool) -> Net:
+        torch.manual_seed(3)
+        random.seed(3)
+        np.random.seed(3)  # noqa: NPY002
+        net, train = Net(), tiny.TensorTrainSet(tiny.textures(12))
+
+        def score() -> dict[str, dict[str, dict[str, float]]]:
+            assert not net.training
+            torch.rand(5), random.random(), np.random.rand(3)  # noqa: NPY002
+            torch.rand(2, generator=run._generators["noise"])
+            list(train.batches(4, shuffle=True))
+            return {}
+
+        tested = Tested(score, EPOCHS) if look else None
+        run = WatchedRun(3, CPU, Watch(1), None, None, tested, net, train)  # type: ignore[arg-type]
+        net.fit(train, run)
+        assert net.training
+        return net
+
+    assert same(fitted(look=True), fitted(look=False))
