@@ -242,8 +242,9 @@ def _take_bundled(config: DictConfig, config_dirs: Sequence[Path]) -> None:
     OmegaConf.set_struct(config, False)
     if len(nodes) == 1:
         config.backbone = OmegaConf.merge(wanted, OmegaConf.load(options("backbone", config_dirs)["bundled"]))
-    for node in nodes if len(nodes) > 1 else ():
-        node.weights = "random"
+    else:  # a method of several takes no other network in their place
+        for node in nodes:
+            node.weights = "random"
 
 
 def _shorten(config: DictConfig, words: Sequence[str]) -> None:

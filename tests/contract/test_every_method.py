@@ -262,6 +262,9 @@ def test_a_killed_training_goes_on_with_the_same_result(name: str, tmp_path: Pat
     assert run.resumed == 2
     assert tested is not None
     assert [one["epoch"] for one in tested.held] == [1, 2]
+    wanted = whole.state_dict()
+    for key, value in rest.state_dict().items():
+        assert torch.equal(value, wanted[key]), key
     same(predict(rest, test_images()), predict(whole, test_images()))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -18,8 +17,6 @@ from ad_bench.methods.draem import DRAEM
 from ad_bench.parts.losses import focal
 from ad_bench.parts.perlin import PerlinMasks, noise
 from ad_bench.parts.similarity import ssim
-from ad_bench.runner.progress import Watch
-from ad_bench.runner.training import Checkpoints, WatchedRun
 from tests import tiny
 
 FIXTURE = Path(__file__).parent / "fixtures" / "draem.npz"
@@ -212,37 +209,6 @@ def test_the_rate_falls_twice() -> None:
     method.optimizer = watched
     method.fit(tiny.TensorTrainSet(tiny.textures(4, size=32)), Run())
     assert rates == pytest.approx([1e-3] * 8 + [2e-4, 4e-5])
-
-
-class Killed(Exception):
-    """What ends a training in the middle."""
-
-
-def test_a_killed_training_goes_on_with_the_same_result(tmp_path: Path) -> None:
-    def trained(stop: int | None, folder: Path) -> DRAEM:
-        method, train = draem(epochs=3, batch_size=4), tiny.TensorTrainSet(tiny.textures(8, size=32))
-        run = WatchedRun(0, torch.device("cpu"), Watch(1), Checkpoints(folder, 0.0))
-        run.method, run.train = method, train  # type: ignore[assignment]
-        loss, calls = method.loss, []
-
-        def watched(*given: Tensor) -> Tensor:
-            calls.append(None)
-            if len(calls) == stop:
-                raise Killed
-            return loss(*given)
-
-        method.loss = watched  # type: ignore[method-assign, assignment]
-        with suppress(Killed):
-            method.fit(train, run)
-        return method
-
-    torch.manual_seed(0)
-    straight = trained(None, tmp_path / "one").state_dict()
-    trained(4, tmp_path / "two")
-    torch.manual_seed(99)
-    resumed = trained(None, tmp_path / "two").state_dict()
-    for key, value in straight.items():
-        assert torch.equal(value, resumed[key]), key
 
 
 def test_the_defect_is_found_and_not_restored() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import zlib
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,8 +19,6 @@ from ad_bench.methods.memseg import MemSeg
 from ad_bench.parts.backbone import Backbone
 from ad_bench.parts.perlin import PerlinMasks
 from ad_bench.parts.weights import Weights
-from ad_bench.runner.progress import Watch
-from ad_bench.runner.training import Checkpoints, WatchedRun
 from tests import tiny
 
 FIXTURE = Path(__file__).parent / "fixtures" / "memseg.npz"
@@ -268,37 +265,6 @@ def test_a_fresh_fourth_stage_follows_the_seed() -> None:
     assert len(convolutions) == 3
     assert all(torch.equal(first[key], again[key]) for key in first)
     assert all(not torch.equal(first[key], other[key]) for key in convolutions)
-
-
-class Killed(Exception):
-    """What ends a training in the middle."""
-
-
-def test_a_killed_training_goes_on_with_the_same_result(tmp_path: Path) -> None:
-    def trained(stop: int | None, folder: Path) -> MemSeg:
-        method, train = memseg(steps=5, grid=4), tiny.TensorTrainSet(tiny.textures(8, size=32))
-        run = WatchedRun(0, torch.device("cpu"), Watch(1), Checkpoints(folder, 0.0))
-        run.method, run.train = method, train  # type: ignore[assignment]
-        loss, calls = method.loss, []
-
-        def watched(*given: Tensor) -> Tensor:
-            calls.append(None)
-            if len(calls) == stop:
-                raise Killed
-            return loss(*given)
-
-        method.loss = watched  # type: ignore[method-assign, assignment]
-        with suppress(Killed):
-            method.fit(train, run)
-        return method
-
-    torch.manual_seed(0)
-    straight = trained(None, tmp_path / "one").state_dict()
-    trained(4, tmp_path / "two")
-    torch.manual_seed(99)
-    resumed = trained(None, tmp_path / "two").state_dict()
-    for key, value in straight.items():
-        assert torch.equal(value, resumed[key]), key
 
 
 @pytest.mark.parametrize(
