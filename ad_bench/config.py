@@ -48,6 +48,7 @@ class Choice:
     variant: str
     categories: tuple[str, ...]  # empty: all that the disk has
     seeds: tuple[int, ...]
+    settings: tuple[str, ...] = ()  # what differs from the method's YAML, whatever the variant is called
 
 
 def conf_dir() -> Path:
@@ -221,16 +222,16 @@ def _compose_choice(overrides: Sequence[str], config_dirs: Sequence[Path]) -> Ch
         _shorten(config, words)
     OmegaConf.set_struct(config, True)
     OmegaConf.set_readonly(config, True)
+    changed = changes(_effective(words, config))
     return Choice(
         config=config,
         method=chosen["method"],
         dataset=str(config.dataset.id),
         protocol=protocol_label(config.protocol),
-        variant=str(config.variant)
-        if config.variant is not None
-        else variant_name(_effective(words, config)),
+        variant=str(config.variant) if config.variant is not None else ",".join(changed),
         categories=(),
         seeds=(0,),
+        settings=tuple(changed),
     )
 
 
@@ -435,8 +436,8 @@ def _effective(words: Sequence[str], config: DictConfig) -> list[str]:
     return [word for word in words if not re.match(r"backbone[.=]", word)]
 
 
-def variant_name(words: Sequence[str]) -> str:
-    """The overrides that make a method differ from its YAML, as `coreset_ratio=0.01,backbone=resnet18`."""
+def changes(words: Sequence[str]) -> list[str]:
+    """The overrides that make a method differ from its YAML, as backbone=resnet18, coreset_ratio=0.01."""
     parts: dict[str, str] = {}
     own_data = any(word.startswith("dataset.id=") for word in words)
     for word in words:
@@ -452,7 +453,7 @@ def variant_name(words: Sequence[str]) -> str:
         for prefix in ("method.model.", "method."):
             key = key.removeprefix(prefix)
         parts[key] = value
-    return ",".join(f"{key}={value}" for key, value in sorted(parts.items()))
+    return [f"{key}={value}" for key, value in sorted(parts.items())]
 
 
 def backbones(model: Any) -> list[DictConfig]:

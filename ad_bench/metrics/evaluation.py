@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike
 from ad_bench.errors import UsageError, closest
 from ad_bench.metrics import measures
 from ad_bench.metrics.bounded import BoundedRanking, rank_bounded
+from ad_bench.metrics.curves import Curve, curves
 from ad_bench.metrics.ranking import Ranking, as_map, check_maps, rank_images, rank_pixels
 from ad_bench.metrics.truth import PixelTruth
 
@@ -59,6 +60,7 @@ class Evaluation:
     thresholds: the F1-max thresholds of `image` and `pixel`. A threshold is a value of the score: what is >=
     it is called defective. Absent where F1 is undefined. points: at these, precision, recall, tpr, fpr, iou
     and f1. bounds: for a value that is not exact, how far from it the exact one can be. Empty: all are exact.
+    curves: those of the pixels, to be drawn (see curves.py), where they were asked for.
     """
 
     values: dict[str, float]
@@ -66,6 +68,7 @@ class Evaluation:
     thresholds: dict[str, float] = field(default_factory=dict)
     points: dict[str, dict[str, float]] = field(default_factory=dict)
     bounds: dict[str, float] = field(default_factory=dict)
+    curves: dict[str, Curve] = field(default_factory=dict)
 
     @property
     def exact(self) -> bool:
@@ -91,6 +94,7 @@ def evaluate(
     *,
     memory: float | None = None,
     device: Any = None,
+    draw: bool = False,
 ) -> Evaluation:
     """Exact values of the named metrics, or of all that maps and masks allow, over one test set.
 
@@ -106,6 +110,7 @@ def evaluate(
     memory: bytes that the scores of all pixels may take. Where they take more, the maps are asked for twice
         and counted in a histogram: then `bounds` says how far the values may be off.
     device: a torch device that sorts the pixels, as "cuda"; the values are the same.
+    draw: give the curves of the pixels too.
     Values do not change under any strictly increasing transform of the scores that merges none of them.
     """
     given = isinstance(masks, PixelTruth)
@@ -160,6 +165,8 @@ def evaluate(
             point = measures.at_best(ranking) if isinstance(ranking, Ranking) else ranking.at_best()
             found.thresholds[kind] = point.pop("threshold")
             found.points[kind] = point
+    if draw and pixel_ranking is not None:
+        found.curves.update(curves(pixel_ranking))
     return found
 
 

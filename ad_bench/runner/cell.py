@@ -29,6 +29,7 @@ from ad_bench.runner.best import Tested
 from ad_bench.runner.describe import choose_device, describe
 from ad_bench.runner.evaluation import Scored, Values, score_cell
 from ad_bench.runner.maps import MAPS, stored_as, write_maps
+from ad_bench.runner.pictures import write_curves, write_pictures
 from ad_bench.runner.plan import Cell, Fit
 from ad_bench.runner.progress import Watch
 from ad_bench.runner.timing import PeakMemory, Stopwatch, latency
@@ -54,6 +55,16 @@ class Fitted:
     run: WatchedRun
     seconds: float
     tasks: Tasks | None = None  # under protocol=continual
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a finished cell keeps beside its record, as far as the settings want it."""
+
+    scores: np.ndarray
+    maps: list[np.ndarray] | None
+    scored: Scored
+    method: Method
 
 
 def seed_everything(seed: int, device: torch.device) -> None:
@@ -291,7 +302,7 @@ def _score(fit: Fit, cell: Cell, fitted: Fitted, memory: PeakMemory, watch: Watc
         "latency_ms_p95": tail,
     }
     facts["memory"] = {"host_peak_bytes": memory.host(), "device_peak_bytes": memory.on_device()}
-    return _write(fit, cell, facts, watch, scores=scores, maps=maps, method=fitted.method)
+    return _write(fit, cell, facts, watch, Outcome(scores, maps, scored, fitted.method))
 
 
 @torch.no_grad()
@@ -407,9 +418,7 @@ def _write(
     cell: Cell,
     facts: dict[str, Any],
     watch: Watch,
-    scores: np.ndarray | None = None,
-    maps: list[np.ndarray] | None = None,
-    method: Method | None = None,
+    outcome: Outcome | None = None,
 ) -> Record:
     config = fit.config
     record = {**describe(fit, cell), **facts}
@@ -418,26 +427,39 @@ def _write(
     with records.writing(
         Path(config.paths.results), cell.id, cell.fingerprint, config.rerun != "never"
     ) as folder:
-        if scores is not None:
-            with (folder / "samples.csv").open("w", newline="", encoding="utf-8") as handle:
-                rows = csv.writer(handle)
-                rows.writerow(["path", "label", "defect", "score"])
-                rows.writerows(
-                    [s.name, s.label, s.defect, repr(float(v))]
-                    for s, v in zip(cell.tests, scores, strict=True)
-                )
         (folder / "config.yaml").write_text(_portable_config(config), encoding="utf-8")
-        kind = stored_as(config.save.maps)
-        if kind and maps is not None:
-            write_maps(folder / MAPS, [s.name for s in cell.tests], maps, kind)
-        if config.save.model and method is not None:
-            from safetensors.torch import save_file
-
-            state = {k: v.detach().cpu().contiguous().clone() for k, v in method.state_dict().items()}
-            save_file(state, folder / "model.safetensors")
+        if outcome is not None:
+            _keep(folder, fit, cell, outcome, record)
         records.write_json(folder / "record.json", record)
     watch.cell_done(f"{cell.id}: {_summary(record)}")
     return record
+
+
+def _keep(folder: Path, fit: Fit, cell: Cell, outcome: Outcome, record: Record) -> None:
+    """Scores and curves always; maps, pictures and the model where the settings want them."""
+    save, maps = fit.config.save, outcome.maps
+    with (folder / "samples.csv").open("w", newline="", encoding="utf-8") as handle:
+        rows = csv.writer(handle)
+        rows.writerow(["path", "label", "defect", "score"])
+        rows.writerows(
+            [s.name, s.label, s.defect, repr(float(v))]
+            for s, v in zip(cell.tests, outcome.scores, strict=True)
+        )
+    write_curves(folder, outcome.scored.curves)
+    if save.pictures:
+        problem = write_pictures(folder, cell.tests, outcome.scores, maps, fit.geometry)
+        if problem:  # hours of training are not lost for a picture
+            record["warnings"] = [*record.get("warnings", ()), problem]
+    kind = stored_as(save.maps)
+    if kind and maps is not None:
+        write_maps(folder / MAPS, [s.name for s in cell.tests], maps, kind)
+    if save.model:
+        from safetensors.torch import save_file
+
+        state = outcome.method.state_dict()
+        save_file(
+            {k: v.detach().cpu().contiguous().clone() for k, v in state.items()}, folder / "model.safetensors"
+        )
 
 
 def _portable_config(config: Any) -> str:

@@ -52,6 +52,7 @@ def describe(fit: Fit, cell: Cell) -> dict[str, Any]:
         "category": ident.category,
         "method": ident.method,
         "variant": ident.variant,
+        "settings": list(fit.settings),
         "protocol": ident.protocol,
         "seed": ident.seed,
         "title": method.get("title") or known.get("display_name") or ident.method,

@@ -13,6 +13,7 @@ from ad_bench.geometry import Geometry, resize_map
 from ad_bench.metrics import PixelTruth, at_threshold, evaluate
 from ad_bench.metrics.bootstrap import Interval, bootstrap_images, bootstrap_pixels
 from ad_bench.metrics.compat import compatible_with_reasons
+from ad_bench.metrics.curves import Curve
 from ad_bench.metrics.settings import MetricSettings
 from ad_bench.samples import ANOMALOUS, Boxes, MaskFiles, Sample, mask_files
 
@@ -38,10 +39,11 @@ class Scored:
     by_defect: dict[str, Values] = field(default_factory=dict)
     bootstrap: dict[str, Any] | None = None
     averaged: list[str] = field(default_factory=list)  # kinds of defects that `metrics` is the mean over
+    curves: dict[str, dict[str, Curve]] = field(default_factory=dict)  # of the pixels of `full`, to be drawn
 
     def facts(self) -> dict[str, Any]:
-        """The fields of a record."""
-        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+        """The fields of a record; curves have a file of their own."""
+        return {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "curves"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -179,13 +181,15 @@ def _add(
 ) -> None:
     """Values, operating points and intervals of one geometry; of the images where no pixels are given."""
     maps, truth = pixels if pixels is not None else (None, None)
-    found = evaluate(maps, truth, scores, labels, names, memory=settings.memory)
+    found = evaluate(maps, truth, scores, labels, names, memory=settings.memory, draw=where == "full")
     kind = "image" if pixels is None else "pixel"
     threshold = settings.image_threshold if pixels is None else settings.pixel_threshold
     result.metrics[where] = found.values
     result.undefined |= {f"{where}.{name}": reason for name, reason in found.reasons.items()}
     if found.bounds:
         result.bounds[where] = found.bounds
+    if found.curves:
+        result.curves[where] = found.curves
     points: dict[str, dict[str, float]] = {}
     if kind in found.thresholds:
         result.thresholds[where] = found.thresholds[kind]

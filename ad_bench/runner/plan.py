@@ -57,6 +57,7 @@ class Fit:
     cells: list[Cell]
     textures: frozenset[str] = frozenset()
     augment: tuple[str, ...] = ()  # names of the changed copies of the support
+    settings: tuple[str, ...] = ()  # what differs from the method's YAML
 
     @property
     def waiting(self) -> list[Cell]:
@@ -301,4 +302,4 @@ def _fit(
             cell.done = record
         cells.append(cell)
     textures = frozenset(dataset.textures)
-    return Fit(config, group, seed, geometry, paper_eval, weights, cells, textures, augment)
+    return Fit(config, group, seed, geometry, paper_eval, weights, cells, textures, augment, choice.settings)

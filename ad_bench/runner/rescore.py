@@ -42,6 +42,7 @@ from ad_bench.records import CellId, Record
 from ad_bench.runner.evaluation import score_cell
 from ad_bench.runner.fingerprint import digest, evaluation_fingerprint
 from ad_bench.runner.maps import AGAIN, KINDS, MAPS, read_maps
+from ad_bench.runner.pictures import CURVES, write_curves
 from ad_bench.runner.plan import method_geometry, protocol_groups
 from ad_bench.runner.progress import Watch
 from ad_bench.samples import Sample
@@ -493,8 +494,9 @@ def _rescore(job: Job, results: Path, rerun: str, tick: Callable[[str], object])
     record = _record(job, facts, kind, time.perf_counter() - start)
     with records.writing(results, job.id, job.fingerprint, rerun == "always") as folder:
         for path in job.source.iterdir():
-            if path.name not in ("record.json", "config.yaml"):
+            if path.name not in ("record.json", "config.yaml", CURVES):
                 _link(path, folder / path.name)
+        write_curves(folder, scored.curves)
         (folder / "config.yaml").write_text(_portable(job.config), encoding="utf-8")
         records.write_json(folder / "record.json", record)
     values = record["metrics"]["image"] | record["metrics"].get("paper", record["metrics"]["full"])
