@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import gc
 import random
 import traceback
@@ -32,6 +31,7 @@ from ad_bench.runner.maps import MAPS, stored_as, write_maps
 from ad_bench.runner.pictures import write_curves, write_pictures
 from ad_bench.runner.plan import Cell, Fit
 from ad_bench.runner.progress import Watch
+from ad_bench.runner.scores import write_scores
 from ad_bench.runner.timing import PeakMemory, Stopwatch, latency
 from ad_bench.runner.training import Checkpoints, WatchedRun
 from ad_bench.runner.trainset import StoredTrainSet, to_device
@@ -438,13 +438,7 @@ def _write(
 def _keep(folder: Path, fit: Fit, cell: Cell, outcome: Outcome, record: Record) -> None:
     """Scores and curves always; maps, pictures and the model where the settings want them."""
     save, maps = fit.config.save, outcome.maps
-    with (folder / "samples.csv").open("w", newline="", encoding="utf-8") as handle:
-        rows = csv.writer(handle)
-        rows.writerow(["path", "label", "defect", "score"])
-        rows.writerows(
-            [s.name, s.label, s.defect, repr(float(v))]
-            for s, v in zip(cell.tests, outcome.scores, strict=True)
-        )
+    write_scores(folder, cell.tests, outcome.scores)
     write_curves(folder, outcome.scored.curves)
     if save.pictures:
         problem = write_pictures(folder, cell.tests, outcome.scores, maps, fit.geometry)

@@ -30,6 +30,8 @@ from ad_bench.metrics.settings import MetricSettings
 from ad_bench.records import SCHEMA, CellId
 from ad_bench.runner.evaluation import Scored, View, measure, score_cell
 from ad_bench.runner.fingerprint import digest
+from ad_bench.runner.pictures import write_curves, write_pictures
+from ad_bench.runner.scores import write_scores
 from ad_bench.samples import NORMAL, Sample
 
 
@@ -58,7 +60,7 @@ def evaluate_external(
             cell, [tests[i] for i in own], [every[i] for i in own], values[own], choice.config.metric
         )
         record = _record(cell, result)
-        _write(Path(choice.config.paths.results), cell, record)
+        _write(Path(choice.config.paths.results), cell, record, result)
         found = record["metrics"]["full"] | record["metrics"]["image"]
         shown = ", ".join(f"{key} {value:.4f}" for key, value in sorted(found.items()) if value == value)
         console.print(f"{cell}: {shown}", highlight=False, soft_wrap=True)
@@ -135,7 +137,7 @@ def evaluate_with_truth(
     for result in results if row is not None else ():
         assert row is not None
         cell = CellId(row.dataset, result.category, row.name, "", "full", 0)
-        _write(Path(choice.config.paths.results), cell, _record(cell, result))
+        _write(Path(choice.config.paths.results), cell, _record(cell, result), result)
     return found
 
 
@@ -162,6 +164,7 @@ class Result:
     labels: list[int]
     content: str  # changes with the maps, the scores and the truth
     scored: Scored
+    keep: Callable[[Path], object] = lambda folder: None  # writes what goes beside the record
 
     def facts(self) -> dict[str, Any]:
         """The keys of a record that say what was measured."""
@@ -179,11 +182,17 @@ def _of_dataset(
 ) -> Result:
     sizes = [decode(sample.image).shape[:2] for sample in tests]  # as the masks are read: turned upright
     full = [_at_size(m, size, s.name) for m, size, s in zip(maps, sizes, tests, strict=True)]
-    scored = score_cell(tests, values, full, sizes, Geometry.from_config({}), None, metric)
+    whole = Geometry.from_config({})
+    scored = score_cell(tests, values, full, sizes, whole, None, metric)
+
+    def keep(folder: Path) -> None:
+        write_scores(folder, tests, values)
+        write_pictures(folder, tests, values, full, whole)
+
     content = digest(
         [[float(m.sum(dtype=np.float64)) for m in maps], values.tolist(), [s.name for s in tests]]
     )
-    return Result(cell.category, [s.label for s in tests], content, scored)
+    return Result(cell.category, [s.label for s in tests], content, scored, keep)
 
 
 def _of_truth(
@@ -327,8 +336,10 @@ def _figure(value: float) -> str:
     return "-" if math.isnan(value) else f"{value:.4f}"
 
 
-def _write(results: Path, cell: CellId, record: records.Record) -> None:
+def _write(results: Path, cell: CellId, record: records.Record, result: Result) -> None:
     with records.writing(results, cell, record["fingerprint"]["cell"], True) as folder:
+        write_curves(folder, result.scored.curves)
+        result.keep(folder)
         records.write_json(folder / "record.json", record)
 
 

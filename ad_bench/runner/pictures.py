@@ -160,11 +160,17 @@ def _truth(mask: NDArray[np.bool_] | None, size: tuple[int, int]) -> Image.Image
 def _map(
     values: NDArray[np.floating[Any]], geometry: Geometry, original: tuple[int, int], size: tuple[int, int]
 ) -> NDArray[np.float32]:
-    """A map on the pixels of the original, shrunk; what a crop hid has the lowest score that was seen."""
-    whole, seen = geometry.backward(values, original)
-    if seen is not None:
-        whole = np.where(seen, whole, whole[seen].min()).astype(np.float32)
+    """A map on the pixels of the original, shrunk; what was never seen has the lowest score that was."""
+    whole = _seen(geometry.backward(_seen(values), original)[0])
     return np.asarray(Image.fromarray(whole).resize(size[::-1], Image.Resampling.BILINEAR))
+
+
+def _seen(values: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
+    """The values with the lowest finite one for -inf: cut off by a crop, or so marked by another program."""
+    finite = np.isfinite(values)
+    if not finite.all():
+        values = np.where(finite, values, values[finite].min() if finite.any() else 0.0)
+    return values.astype(np.float32)
 
 
 def _levels(tiles: Sequence[NDArray[np.float32]]) -> NDArray[np.float64]:
@@ -185,8 +191,10 @@ def _quantiles(maps: Sequence[NDArray[np.floating[Any]]]) -> dict[str, Any]:
     pixels = sum(m.size for m in maps)
     step = -(-pixels // MOST)
     some = np.concatenate([m.ravel()[::step] for m in maps]).astype(np.float64)
-    values = np.quantile(some, AT)
-    values[0], values[-1] = min(float(m.min()) for m in maps), max(float(m.max()) for m in maps)
+    seen = some[np.isfinite(some)]
+    values = np.quantile(seen if len(seen) else np.zeros(1), AT)
+    if len(seen) == len(some):
+        values[0], values[-1] = min(float(m.min()) for m in maps), max(float(m.max()) for m in maps)
     return {"at": list(AT), "values": [_number(value) for value in values], "pixels": pixels}
 
 

@@ -45,6 +45,7 @@ from ad_bench.runner.maps import AGAIN, KINDS, MAPS, read_maps
 from ad_bench.runner.pictures import CURVES, write_curves
 from ad_bench.runner.plan import method_geometry, protocol_groups
 from ad_bench.runner.progress import Watch
+from ad_bench.runner.scores import SCORES
 from ad_bench.samples import Sample
 
 SELECT = ("method", "dataset", "category", "protocol", "seed")
@@ -430,7 +431,7 @@ def _tests(folder: Path, dataset: DataSet, category: str) -> tuple[tuple[Sample,
 
     Raises DataError, naming the first image that is gone or has another label or defect by now.
     """
-    path = folder / "samples.csv"
+    path = folder / SCORES
     there = {sample.name: sample for sample in dataset.samples(category) if sample.split == "test"}
     tests, scores = [], []
     try:

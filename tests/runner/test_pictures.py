@@ -126,6 +126,19 @@ def test_what_a_crop_hid_is_no_brighter_than_the_rest(tests: list[Sample], tmp_p
     assert corner < 1
 
 
+def test_pixels_that_another_program_never_saw_are_no_scores(tests: list[Sample], tmp_path: Path) -> None:
+    maps = maps_of(tests)
+    for index, one in enumerate(maps):
+        one[:8] = -np.inf
+        one[8:] += index == 0
+    maps[1][:] = -np.inf
+    assert write_pictures(tmp_path, tests, scores_of(tests), maps, WHOLE) is None
+    facts = json.loads((tmp_path / "pictures.json").read_text())
+    assert all(np.isfinite([*facts["levels"], *facts["quantiles"]["values"]]))
+    assert facts["levels"][0] >= 0
+    assert facts["quantiles"]["values"][6] < 1.1
+
+
 def test_without_maps_or_truth_there_are_the_others(tests: list[Sample], tmp_path: Path) -> None:
     boxed = [sample(tmp_path, "box/000.png", 1, "box", Boxes(((1, 1, 5, 5),), filled=False))]
     assert write_pictures(tmp_path, [*tests[:3], *boxed], np.arange(4.0), None, WHOLE) is None

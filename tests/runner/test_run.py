@@ -341,6 +341,9 @@ def test_maps_of_another_program_become_a_row(adbench: Call, data: Path, tmp_pat
     record = records(tmp_path)["theirs/bottle"]
     assert record["metrics"]["full"] == dict.fromkeys(record["metrics"]["full"], 1.0)
     assert record["metrics"]["image"]["image_auroc"] == 1.0
+    (folder,) = (path.parent for path in tmp_path.rglob("record.json"))
+    beside = {path.name for path in folder.iterdir()} - {"record.json"}
+    assert beside == {"curves.json", "inputs.jpg", "maps.png", "pictures.json", "samples.csv", "truth.png"}
     assert adbench("report").returncode == 0
     assert "theirs" in (tmp_path / "results" / "leaderboard.csv").read_text()
     next(iter((tmp_path / "maps").rglob("*.npy"))).unlink()
