@@ -20,11 +20,14 @@ usage: adbench COMMAND [key=value ...] [options]
                              adbench run -m method=patchcore,padim dataset=mtd seed=0,1,2
                              adbench run suite=demo
   report    tables from the records: results/tables, results/leaderboard.csv
+  compare   two rows cell by cell, with significance
   list      methods | datasets | metrics | protocols | backbones | suites
   show      a method's or data set's settings, sources and published figures
   data      check | fetch | show | prepare: is the data there and whole, get it, look at it, decode it once
   evaluate  metrics for anomaly maps that another program wrote
   rescore   new metrics, or another paper's pixel rules, for maps that a run kept: no fit
+  predict   new images through a model that a run kept: scores, heat maps, a sheet
+  results   export | import: records in one archive, to another lab and from it
   doctor    what works on this machine: devices, weights, data, versions
 
 adbench COMMAND --help says more. Exit codes: 0 done, 1 some cells failed, 2 wrong use, 130 interrupted.
@@ -55,12 +58,34 @@ Fits and scores every cell (method x data set x category x protocol x seed) that
 """
 
 REPORT_HELP = """\
-usage: adbench report [dataset=NAME,...] [paths.results=DIR] [--show] [--config-dir DIR]
+usage: adbench report [dataset=NAME,...] [rank=ROW,ROW,...] [paths.results=DIR] [--show] [--config-dir DIR]
 
 Writes results/tables/<dataset>/{table9_image_auroc,table9_image_aupr,table10_pixel_auroc,table10_pixel_aupr}
-as CSV, LaTeX and Markdown, and results/leaderboard.{csv,md}, from the records alone.
+as CSV, LaTeX and Markdown, and results/leaderboard.{csv,md}, from the records alone; the mean
+ranks over categories and data sets, with tests, below results/ranking; results/claims.{csv,md}: the survey's
+claims, tested.
 
+  rank=...  the rows to rank, as adbench compare takes them: rank=patchcore,padim,fastflow@short; default:
+            the largest comparison without a gap, at most ten methods
   --show    print the leaderboard and the tables
+"""
+
+COMPARE_HELP = """\
+usage: adbench compare A B [dataset=NAME,...] [metric=NAME] [paths.results=DIR] [--csv FILE] [--json]
+
+Two rows of the records cell by cell (data set and category, averaged over common seeds): both values, A - B,
+and whether the choice of test images could have made the difference.
+
+  A, B                rows as the leaderboard names them: patchcore, patchcore@coreset_ratio=0.01, and with
+                      their protocol where it is not full: patchcore:few_shot-4
+  metric=image_auroc  default; image_aupr, pixel_aupro (original masks), paper.pixel_auroc, ...
+
+Image AUROC is tested by DeLong's test, other image metrics by a paired bootstrap, over the test images of
+both rows' samples.csv, which must be the same; p is corrected by Holm over the cells. Pixel metrics are
+tested over the cells alone (Wilcoxon).
+
+  --csv FILE          the table, unrounded
+  --json              one object instead of the table
 """
 
 LIST_HELP = """\
@@ -141,6 +166,47 @@ Scores the maps that runs kept (adbench run ... save.maps=true) again and writes
 Nothing else can change: the geometry and the method are what the maps were made with. Maps kept as float16
 (save.maps=true) have ties that the run had not: that moves most metrics by about 0.0001, those of scores with
 a large constant part by more; the records say so. save.maps=float32 gives what a run gives, to the last bit.
+"""
+
+PREDICT_HELP = """\
+usage: adbench predict RECORD IMAGE|FOLDER ... [--out DIR] [--maps] [key=value ...]
+                       [--config-dir DIR] [--trust]
+
+Scores images with the model that a run kept (adbench run ... save.model=true).
+
+  RECORD            the run's folder, results/cells/.../<fingerprint>, or its record.json
+  threshold=X       an image is anomalous from this score on; pixel_threshold=X where the line runs. Default:
+                    where F1 was highest on the run's test set, which is optimistic
+  category=NAME     for methods that ask for it; default: the record's
+  runtime.device=cpu runtime.batch_size=8
+
+  --out DIR         default: predictions/METHOD-DATASET-CATEGORY
+  --maps            also the anomaly maps, float32 TIFF at the size of each image
+  --config-dir DIR  the folder of yours that adbench run was given
+  --trust           build whatever the run's config.yaml names: it may run any code. Else only what the files
+                    of methods name is built
+
+Writes scores.csv (unreadable images with their reason), heatmaps/ on one scale, sheet.png and README.txt,
+which says what the scale and the line are. What is done stays after Ctrl-C.
+
+Exit codes: 0 all images are scored, 1 some could not be read, 2 wrong use or a run that cannot score.
+"""
+
+RESULTS_HELP = """\
+usage: adbench results export FILE.zip|FILE.tar.gz [dataset=NAME,...] [method=NAME,...] [protocol=NAME,...]
+                              [--with maps|models|pictures] [--as LAB] [paths.results=DIR]
+       adbench results import FILE [--as LAB] [paths.results=DIR]
+
+  export    packs records with their settings, scores and curves into one archive; the same records give the
+            same bytes. Folders of this machine (in error texts and settings) and debug runs stay out
+            --with KIND  also maps, models, or pictures, which are parts of the data set's images: mind its
+                         licence. Again for each kind
+            --as LAB     the name under which the records stand elsewhere
+  import    checks every file of an archive and merges its records into the results. They carry the name of
+            the lab (--as, else the archive's own). What is there already is passed over; where a cell has
+            another record both are kept, and the tables show a row for each lab
+
+Exit codes: 0 done, 1 some records were refused (the rest is merged), 2 wrong use or no archive of records.
 """
 
 DOCTOR_HELP = "usage: adbench doctor [paths.data=DIR]\n\nWhat works on this machine and what does not.\n"
@@ -268,16 +334,47 @@ def report(argv: Sequence[str]) -> int:
     """Tables from the records."""
     words = Words(argv, ["--show"], ["--config-dir"])
     results = Path(words.take("paths.results", "results"))
-    names = words.take("dataset", "")
+    names, rank = words.take("dataset", ""), words.take("rank", "")
     _no_more(words)
+    from ad_bench.records import no_collecting
     from ad_bench.report import collect, show, write_report
 
     datasets = names.split(",") if names else None
-    board = collect(results, words.config_dirs)
-    written = write_report(results, datasets=datasets, config_dirs=words.config_dirs, board=board)
+    with no_collecting():
+        board = collect(results, words.config_dirs)
+        written = write_report(
+            results, datasets=datasets, config_dirs=words.config_dirs, board=board, rank=rank
+        )
     if "--show" in words.flags:
         show(results, datasets=datasets, config_dirs=words.config_dirs, board=board)
     print(f"{len(written)} files below {results}: {', '.join(sorted({p.suffix[1:] for p in written}))}")
+    return DONE
+
+
+def compare(argv: Sequence[str]) -> int:
+    """Two rows, cell by cell."""
+    words = Words(argv, ["--json"], ["--csv", "--config-dir"])
+    results = Path(words.take("paths.results", "results"))
+    datasets = words.take("dataset", "")
+    metric = words.take("metric", "image_auroc")
+    if len(words.overrides) != 2:
+        words._refuse(
+            f"adbench compare takes two rows, got {len(words.overrides)}; --help shows how they are named"
+        )
+    from ad_bench.report import collect
+    from ad_bench.report import compare as comparing
+
+    board = collect(results, words.config_dirs)
+    first, second = words.overrides
+    found = comparing.compare(board, results, first, second, datasets.split(",") if datasets else (), metric)
+    if path := words.option("--csv"):
+        comparing.write_csv(Path(path), found)
+    if "--json" in words.flags:
+        print(comparing.comparison_json(found))
+    else:
+        from rich.console import Console
+
+        comparing.print_comparison(found, Console())
     return DONE
 
 
@@ -397,6 +494,61 @@ def rescore(argv: Sequence[str]) -> int:
     return SOME_FAILED if failed else DONE
 
 
+def predict(argv: Sequence[str]) -> int:
+    """New images through a saved model."""
+    words = Words(argv, ["--maps", "--trust"], ["--out", "--config-dir"])
+    signal.signal(signal.SIGTERM, _interrupt)
+    for folder in words.config_dirs:
+        sys.path.insert(0, str(folder.expanduser().resolve()))
+    keys = ("threshold", "pixel_threshold", "category", "runtime.device", "runtime.batch_size")
+    given = {key: words.take(key, "") for key in keys}
+    if len(words.overrides) < 2:
+        words._refuse("adbench predict needs RECORD and IMAGES; --help shows both")
+    record, *images = map(Path, words.overrides)
+    for image in images:
+        if "=" in image.name and not image.exists():
+            words._refuse(f"'{image}' means nothing here; --help lists what does")
+    from ad_bench.runner import predict as predicting
+
+    out = words.option("--out")
+    done = predicting.predict_images(
+        record,
+        images,
+        Path(out) if out else None,
+        predicting.Wanted.from_words(given, "--maps" in words.flags),
+        words.config_dirs,
+        "--trust" in words.flags,
+    )
+    predicting.print_predicted(done)
+    return SOME_FAILED if done.problems else DONE
+
+
+def results(argv: Sequence[str]) -> int:
+    """Records to and from other labs."""
+    words = Words(argv, [], ["--with", "--as"])
+    signal.signal(signal.SIGTERM, _interrupt)  # as Ctrl-C: an import leaves whole cells or nothing
+    verb, archive = [*words.overrides[:2], "", ""][:2]
+    words.overrides = words.overrides[2:]
+    if verb not in ("export", "import") or not archive or "=" in archive:
+        words._refuse(f"adbench results {verb}: expected export FILE or import FILE; --help shows both")
+    folder, lab = Path(words.take("paths.results", "results")), words.option("--as")
+    from ad_bench import sharing
+
+    if verb == "import":
+        if "--with" in words.options:
+            words._refuse("--with goes with export; an import takes all that an archive holds")
+        _no_more(words)
+        return (
+            SOME_FAILED if sharing.print_merged(sharing.import_records(Path(archive), folder, lab)) else DONE
+        )
+    select = {key: [name for name in words.take(key, "").split(",") if name] for key in sharing.SELECT}
+    _no_more(words)
+    chosen = {key: names for key, names in select.items() if names}
+    extras = words.options.get("--with", [])
+    sharing.print_packed(archive, sharing.export_records(Path(archive), folder, chosen, extras, lab))
+    return DONE
+
+
 def doctor(argv: Sequence[str]) -> int:
     """What works here."""
     words = Words(argv)
@@ -410,11 +562,14 @@ def doctor(argv: Sequence[str]) -> int:
 COMMANDS: dict[str, tuple[Callable[[Sequence[str]], int], str]] = {
     "run": (run, RUN_HELP),
     "report": (report, REPORT_HELP),
+    "compare": (compare, COMPARE_HELP),
     "list": (list_, LIST_HELP),
     "show": (show, SHOW_HELP),
     "data": (data, DATA_HELP),
     "evaluate": (evaluate, EVALUATE_HELP),
     "rescore": (rescore, RESCORE_HELP),
+    "predict": (predict, PREDICT_HELP),
+    "results": (results, RESULTS_HELP),
     "doctor": (doctor, DOCTOR_HELP),
 }
 

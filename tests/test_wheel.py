@@ -44,6 +44,8 @@ def test_it_carries_every_configuration_and_table(installed: Path) -> None:
 
     assert names(installed / "ad_bench" / "conf", "*.yaml") == names(ROOT / "conf", "*.yaml")
     assert names(installed / "ad_bench" / "reference", "*.csv") == names(ROOT / "ad_bench/reference", "*.csv")
+    assets = "ad_bench/report/site/assets"
+    assert names(installed / assets, "*") == names(ROOT / assets, "*") >= {"index.html", "vendor/d3.min.js"}
     assert list((installed / "ad_bench" / "weights").glob("*.safetensors"))
     assert not list(installed.glob("tests*"))
 

@@ -1,4 +1,4 @@
-"""A contact sheet of a category: a few normal images, a few of each defect, the mask's outline drawn."""
+"""Contact sheets: of a category a few normal images and a few of each defect, the mask's outline drawn."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from statistics import median
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFilter, ImageFont
+from PIL import Image, ImageDraw, ImageFont
 
 from ad_bench.datasets.images import decode
 from ad_bench.datasets.masks import Mask, read_mask
 from ad_bench.datasets.store import ahead, cores
 from ad_bench.draws import shuffled
 from ad_bench.errors import DataError
+from ad_bench.heatmaps import outline
 from ad_bench.samples import ANOMALOUS, NORMAL, Sample
 
 WIDTH = 1280  # of the sheet, in pixels
@@ -34,16 +35,18 @@ SPLITS = ("train", "validation", "test")
 
 
 @dataclass(frozen=True)
-class _Picture:
-    """One sample, ready to be drawn in a cell."""
+class Picture:
+    """One image, ready to be drawn in a cell."""
 
-    sample: Sample
+    name: str
     image: Image.Image | None  # None where it cannot be read
-    mask: Mask | None  # at the image's size; None where there is none to draw
+    mask: Mask | None = None  # at the image's size; None where there is none to draw
     wrong: str = ""  # why there is no image or no mask
+    note: str = ""  # behind the name, never cut
 
     @property
     def aspect(self) -> float:
+        """Width by height; 1 where there is no image."""
         return self.image.width / self.image.height if self.image else 1.0
 
 
@@ -53,6 +56,16 @@ def contact_sheet(title: str, listed: Sequence[Sample], seed: int = 0, per_row: 
     shown = [sample for _, _, samples in kinds for sample in samples]
     pictures = iter(list(ahead(_read, shown, cores())))
     rows = [(kind, count, [next(pictures) for _ in samples]) for kind, count, samples in kinds]
+    legend = (
+        f"{len(listed):,} images; a few of each kind, seed {seed}; the line runs around the defect's mask"
+    )
+    return drawn_sheet(title, legend, rows, per_row)
+
+
+def drawn_sheet(
+    title: str, legend: str, rows: Sequence[tuple[str, int, Sequence[Picture]]], per_row: int = PER_ROW
+) -> Image.Image:
+    """RGB sheet of rows: a heading, how many images it stands for, and those to draw, all in cells alike."""
     shapes = [p.aspect for _, _, row in rows for p in row if p.image]
     cell, columns = _cell(median(shapes) if shapes else 1.0, per_row)
     height = MARGIN + HEADING + CAPTION
@@ -62,9 +75,6 @@ def contact_sheet(title: str, listed: Sequence[Sample], seed: int = 0, per_row: 
     sheet = Image.new("RGB", (width, height + MARGIN), PAPER)
     draw = ImageDraw.Draw(sheet)
     draw.text((MARGIN, MARGIN - 6), _fitting(title, width - 2 * MARGIN, _font(20)), INK, _font(20))
-    legend = (
-        f"{len(listed):,} images; a few of each kind, seed {seed}; the line runs around the defect's mask"
-    )
     draw.text((MARGIN, MARGIN + 20), _fitting(legend, width - 2 * MARGIN, _font(12)), FAINT, _font(12))
     top = MARGIN + HEADING + CAPTION
     for kind, count, row in rows:
@@ -72,15 +82,14 @@ def contact_sheet(title: str, listed: Sequence[Sample], seed: int = 0, per_row: 
         after = MARGIN + draw.textlength(kind, _font(15)) + 8
         draw.text((after, top + 11), f"{count:,} image{'s' * (count != 1)}", FAINT, _font(12))
         top += HEADING
-        names = _short_names([picture.sample.name for picture in row])
+        names = _short_names([picture.name for picture in row])
         for index, (picture, name) in enumerate(zip(row, names, strict=True)):
             if index and index % columns == 0:
                 top += cell[1] + CAPTION + GAP
             left = MARGIN + index % columns * (cell[0] + GAP)
             sheet.paste(_drawn(picture, cell), (left, top))
-            note = _mask_note(picture)
-            text = _fitting(name, cell[0] - draw.textlength(note, _font(11)), _font(11))
-            draw.text((left, top + cell[1] + 2), text + note, FAINT, _font(11))
+            text = _fitting(name, cell[0] - draw.textlength(picture.note, _font(11)), _font(11))
+            draw.text((left, top + cell[1] + 2), text + picture.note, FAINT, _font(11))
         top += cell[1] + CAPTION + GAP
     return sheet
 
@@ -101,18 +110,20 @@ def _kinds(listed: Sequence[Sample], seed: int, per_row: int) -> list[tuple[str,
     return found
 
 
-def _read(sample: Sample) -> _Picture:
+def _read(sample: Sample) -> Picture:
     try:
         pixels = decode(sample.image)
     except DataError as error:
-        return _Picture(sample, None, None, str(error))
+        return Picture(sample.name, None, wrong=str(error))
     image = Image.fromarray(pixels)
     if sample.mask is None:
-        return _Picture(sample, image, None)
+        return Picture(sample.name, image, note=" (no mask)" if sample.label == ANOMALOUS else "")
     try:
-        return _Picture(sample, image, read_mask(sample.mask, pixels.shape[:2], sample.name))
+        mask = read_mask(sample.mask, pixels.shape[:2], sample.name)
     except DataError as error:
-        return _Picture(sample, image, None, str(error))
+        return Picture(sample.name, image, wrong=str(error))
+    empty = sample.label == ANOMALOUS and not mask.any()
+    return Picture(sample.name, image, mask, note=" (empty mask)" if empty else "")
 
 
 def _cell(aspect: float, per_row: int) -> tuple[tuple[int, int], int]:
@@ -127,7 +138,7 @@ def _cell(aspect: float, per_row: int) -> tuple[tuple[int, int], int]:
     return (round(width), round(height)), columns
 
 
-def _drawn(picture: _Picture, cell: tuple[int, int]) -> Image.Image:
+def _drawn(picture: Picture, cell: tuple[int, int]) -> Image.Image:
     """The sample in the middle of its cell, as large as fits."""
     canvas = Image.new("RGB", cell, BEHIND)
     if picture.image is not None:
@@ -153,17 +164,9 @@ def _outline(
     """White on the line around the mask; a defect smaller than a pixel of the sheet is still surrounded."""
     grey = Image.fromarray(mask.astype(np.float32))
     small = grey.resize(size, Image.Resampling.BOX if size[0] < mask.shape[1] else Image.Resampling.NEAREST)
-    # On a wider canvas, so that the line of a mask that touches the edge is not lost behind it.
-    wide = Image.new("L", (cell[0] + 2 * LINE, cell[1] + 2 * LINE))
-    wide.paste(Image.fromarray(np.where(np.asarray(small) > 0, 255, 0).astype(np.uint8)),
-               (corner[0] + LINE, corner[1] + LINE))  # fmt: skip
-    inner = np.asarray(wide)
-    outer = np.asarray(wide.filter(ImageFilter.MaxFilter(2 * LINE + 1)))
-    line = np.where((outer > 0) & (inner == 0), 255, 0).astype(np.uint8)[LINE:-LINE, LINE:-LINE]
-    edges = line.copy()  # where the mask meets the cell's own edge, the line runs inside it
-    for edge in (np.s_[:LINE], np.s_[-LINE:], np.s_[:, :LINE], np.s_[:, -LINE:]):
-        edges[edge] |= inner[LINE:-LINE, LINE:-LINE][edge]
-    return Image.fromarray(edges)
+    inside = np.zeros(cell[::-1], dtype=bool)
+    inside[corner[1] : corner[1] + size[1], corner[0] : corner[0] + size[0]] = np.asarray(small) > 0
+    return Image.fromarray(outline(inside, LINE).astype(np.uint8) * np.uint8(255))
 
 
 def _cross_out(canvas: Image.Image, reason: str) -> None:
@@ -178,14 +181,6 @@ def _cross_out(canvas: Image.Image, reason: str) -> None:
     draw.rectangle(box, fill=PAPER)
     for number, line in enumerate(lines):
         draw.text((7, box[1] + 2 + 13 * number), _fitting(line, width - 12, font), WRONG, font)
-
-
-def _mask_note(picture: _Picture) -> str:
-    if picture.wrong or picture.sample.label != ANOMALOUS:
-        return ""
-    if picture.mask is None:
-        return " (no mask)"
-    return "" if picture.mask.any() else " (empty mask)"
 
 
 def _short_names(names: Sequence[str]) -> list[str]:

@@ -42,6 +42,8 @@ class Limits:
     free: int = 1 << 28  # ... which small archives of empty masks may exceed up to here
     total: int = 2 << 40  # bytes; the largest data set of the field has under 1.5 TB
     files: int = 5_000_000
+    largest: int = 2 << 40  # bytes of one file
+    links: bool = True  # copied; else refused
 
 
 def unpack(archive: Path, into: Path, progress: Progress | None = None, limits: Limits | None = None) -> int:
@@ -120,6 +122,8 @@ class _Target:
             with path.open("wb") as out:
                 while chunk := content.read(CHUNK):
                     size += len(chunk)
+                    if size > self.limits.largest:
+                        raise self.refused(f"holds {name!r} of more than {self.limits.largest:,} bytes")
                     self.count(len(chunk))
                     out.write(chunk)
                     each()
@@ -130,6 +134,8 @@ class _Target:
     def link(self, name: str, target: str) -> None:
         """A link of the archive, whose target is already a name from the archive's root."""
         inside = self.inside(name)
+        if not self.limits.links:
+            raise self.refused(f"holds {name!r}, a link")
         self._one_more()
         plain = posixpath.normpath(target)
         if target.startswith("/") or plain == ".." or plain.startswith("../") or "\\" in target:
@@ -169,7 +175,7 @@ class _Target:
                 raise DataError(f"{self.archive} is damaged: {error}; fetch it again") from error
             raise DataError(
                 f"cannot unpack {name!r} of {self.archive}: {error.strerror or error}; free some space or "
-                "set paths.data to another disk. Nothing of it was kept"
+                "name a folder on another disk. Nothing of it was kept"
             ) from error
 
 

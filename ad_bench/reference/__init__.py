@@ -105,6 +105,12 @@ def methods() -> Mapping[str, Row]:
 
 
 @lru_cache(maxsize=1)
+def tuning() -> Mapping[str, Row]:
+    """Methods of which it is known whether their published figures were tuned per category, by id."""
+    return MappingProxyType({row["method"]: MappingProxyType(row) for row in read("tuning")})
+
+
+@lru_cache(maxsize=1)
 def datasets() -> Mapping[str, Row]:
     """Every data set of Table 7, and three more, by its id: display_name, counts, annotation, licence, ..."""
     return MappingProxyType({row["id"]: MappingProxyType(row) for row in read("datasets")})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from ad_bench.report.delimited import exact, to_csv
@@ -17,6 +17,7 @@ from ad_bench.report.rows import (
     mean_over,
     metric_of,
     number,
+    sub_means,
     summarise,
     under,
 )
@@ -25,6 +26,12 @@ from ad_bench.report.text import figure
 
 SECTIONS = ("image", "paper", "full")
 _ORDER = ("auroc", "aupr", "f1max", "iou", "aupro", "spro")
+
+# Metrics that are also averaged over textures and over objects alone, where the data set tells them apart.
+GROUPED = (
+    *("image.image_auroc", "image.image_aupr", "paper.pixel_auroc", "paper.pixel_aupr"),
+    *("full.pixel_auroc", "full.pixel_aupr", "full.pixel_aupro"),
+)
 
 # Operating points of a record, and what is shown of each.
 POINTS = ("f1max", "given")
@@ -65,6 +72,9 @@ class Place:
     failed: int
     skipped: int
     notes: tuple[str, ...]
+    groups: Mapping[str, Mapping[str, Value]] = field(
+        default_factory=dict
+    )  # metric of GROUPED -> texture, ...
 
     @property
     def complete(self) -> bool:
@@ -77,14 +87,7 @@ Figure = Callable[[Place], float | None]
 
 def metric_names(records: Iterable[Record]) -> list[str]:
     """`image.image_auroc`, `paper.pixel_auroc`, ... : all that occur, in a fixed order."""
-    found = {
-        f"{section}.{name}"
-        for record in records
-        for section, metrics in (record.get("metrics") or {}).items()
-        for name in metrics or {}
-    }
-
-    return sorted(found, key=metric_rank)
+    return sorted(_names_below(records, "metrics"), key=metric_rank)
 
 
 def metric_rank(name: str) -> tuple[int, int, str]:
@@ -100,24 +103,23 @@ def metric_rank(name: str) -> tuple[int, int, str]:
 
 def compat_names(records: Iterable[Record]) -> list[str]:
     """`ader.pixel_aupro`, `imiad.pixel_aupro`, ...: by project, then as metrics are sorted."""
-    found = {
-        f"{project}.{name}"
-        for record in records
-        for project in under(record, "compat")
-        for name in under(record, "compat", project)
-    }
+    found = _names_below(records, "compat")
     return sorted(found, key=lambda name: (name.partition(".")[0], metric_rank(name)))
 
 
 def best_names(records: Iterable[Record]) -> list[str]:
     """`image.image_auroc`, ...: the metrics that were taken at the best test epoch too."""
-    found = {
-        f"{section}.{name}"
-        for record in records
-        for section in under(record, "best_on_test", "metrics")
-        for name in under(record, "best_on_test", "metrics", section)
-    }
-    return sorted(found, key=metric_rank)
+    return sorted(_names_below(records, "best_on_test", "metrics"), key=metric_rank)
+
+
+def _names_below(records: Iterable[Record], *keys: str) -> set[str]:
+    """`section.name` of all that stands two levels below `keys`."""
+    held: dict[str, set[str]] = {}
+    for record in records:
+        for section, named in under(record, *keys).items():
+            if isinstance(named, dict):
+                held.setdefault(section, set()).update(named)
+    return {f"{section}.{name}" for section, names in held.items() for name in names}
 
 
 def point_names(records: Sequence[Record]) -> list[str]:
@@ -125,7 +127,7 @@ def point_names(records: Sequence[Record]) -> list[str]:
     found = []
     for section in ("image", "full"):
         for kind in POINTS:
-            held = {name for record in records for name in under(record, *_point(section, kind))}
+            held = set().union(*(under(record, *_point(section, kind)) for record in records))
             # The threshold of F1-max is another one in each category.
             names = [
                 name for name in POINT_FIGURES if name in held and (name, kind) != ("threshold", "f1max")
@@ -138,9 +140,11 @@ def _point(section: str, kind: str) -> tuple[str, str, str]:
     return ("operating_points", section, kind)
 
 
-def places(rows: Sequence[Entry], categories: Sequence[str]) -> list[Place]:
+def places(
+    rows: Sequence[Entry], categories: Sequence[str], groups: Mapping[str, Sequence[str]] | None = None
+) -> list[Place]:
     """The rows of one data set: the whole ones first, by image AUROC, then pixel AUROC on original masks."""
-    found = [_place(entry, categories) for entry in rows]
+    found = [_place(entry, categories, groups or {}) for entry in rows]
 
     def rank(place: Place) -> tuple[Any, ...]:
         order = ("image.image_auroc", "full.pixel_auroc")
@@ -150,9 +154,10 @@ def places(rows: Sequence[Entry], categories: Sequence[str]) -> list[Place]:
     return sorted(found, key=rank)
 
 
-def _place(entry: Entry, categories: Sequence[str]) -> Place:
+def _place(entry: Entry, categories: Sequence[str], groups: Mapping[str, Sequence[str]]) -> Place:
     records = entry.done()
-    covered = [name for name in categories if any(r["category"] == name for r in records)]
+    held = {r["category"] for r in records}
+    covered = [name for name in categories if name in held]
     metrics, notes = {}, remarks_of(entry)
     whole = [s for s, cells in entry.cells.items() if _done(cells) == len(categories)]
     seeds = len(whole) or len({int(r["seed"]) for r in records})
@@ -191,6 +196,11 @@ def _place(entry: Entry, categories: Sequence[str]) -> Place:
         failed=states.count("failed"),
         skipped=states.count("skipped"),
         notes=tuple(notes),
+        groups={
+            name: sub_means(entry, categories, groups, *name.split("."))
+            for name in (GROUPED if groups else ())
+            if name in metrics
+        },
     )
 
 
@@ -243,7 +253,13 @@ def _metric_columns(name: str, everyone: Sequence[Place]) -> list[tuple[str, Fig
         columns.append((f"{name}.high", of(lambda v: v.interval.high if v.interval else None)))
     if any(value.bound for value in values):
         columns.append((f"{name}.bound", of(lambda v: v.bound)))
+    for group in dict.fromkeys(group for place in everyone for group in place.groups.get(name, ())):
+        columns.append((f"{name}.{group}", _group_mean(name, group)))
     return columns
+
+
+def _group_mean(name: str, group: str) -> Figure:
+    return lambda place: place.groups.get(name, {}).get(group, MISSING).mean
 
 
 def _mean_of(group: str, name: str) -> Figure:

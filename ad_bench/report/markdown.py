@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
-from ad_bench.report.rows import Value
+from ad_bench.report.rows import MISSING, Value
 from ad_bench.report.tables import (
     BEST,
     SECOND,
@@ -19,14 +19,14 @@ from ad_bench.report.tables import (
     partial,
     taxonomy_title,
 )
-from ad_bench.report.text import Footnotes, average_is_partial, bound_note, parts
+from ad_bench.report.text import Footnotes, average_is_partial, bound_note, parts, seen
 
 
 def table_markdown(table: Table) -> str:
     """The whole page: heading, table, how to read it, footnotes."""
     notes = Footnotes()
     single = len(table.categories) == 1
-    columns = list(table.categories) + ([] if single else ["average"])
+    columns = [*table.categories, *([] if single else ["average"]), *table.groups]
     bound = largest_bound(table.lines)
     inexact = bound_note(bound) if bound else ""
     body: list[list[str]] = []
@@ -35,14 +35,14 @@ def table_markdown(table: Table) -> str:
         if line.taxonomy != group:
             group = line.taxonomy
             body.append([f"**{escape(taxonomy_title(group))}**", *[""] * (len(columns) + 1)])
-        body.append(_row(line, table.categories, single, notes, inexact))
+        body.append(_row(line, table, single, notes, inexact))
     head = ["method", "row", *map(escape, columns)]
     page = [f"# {escape(table.dataset_title)}: {escape(table.spec.title)}", ""]
     page += grid(head, body, left=2) if body else ["No records."]
     page += ["", *[escape(text) for text in legend(table)]]
     for text in intervals(table.lines, single):
         page += ["", escape(text)]
-    short = partial(table)
+    short = partial(table.lines, len(table.categories))
     if short:
         page += ["", "\\* Not over all categories: " + escape("; ".join(short)) + "."]
     page += bullets([*(f"<sup>{letter}</sup> {escape(text)}" for text, letter in notes.letters.items())])
@@ -55,20 +55,23 @@ def bullets(items: Sequence[str]) -> list[str]:
     return ["", *(f"- {item}" for item in items)] if items else []
 
 
-def grid(head: Sequence[str], body: Sequence[Sequence[str]], left: int = 1) -> list[str]:
-    """Lines of an aligned table whose first `left` columns are text and whose others are figures."""
+def grid(
+    head: Sequence[str], body: Sequence[Sequence[str]], left: int = 1, text: Collection[int] = ()
+) -> list[str]:
+    """Lines of an aligned table: the first `left` columns and those in `text` are text, the rest figures."""
+    texts = {*range(left), *text}
     widths = [max(3, *(len(row[i]) for row in [head, *body])) for i in range(len(head))]
 
     def joined(row: Sequence[str]) -> str:
         pairs = enumerate(zip(row, widths, strict=True))
-        cells = [text.ljust(width) if i < left else text.rjust(width) for i, (text, width) in pairs]
+        cells = [word.ljust(width) if i in texts else word.rjust(width) for i, (word, width) in pairs]
         return "| " + " | ".join(cells) + " |"
 
-    rule = [("-" * w if i < left else "-" * (w - 1) + ":") for i, w in enumerate(widths)]
+    rule = [("-" * w if i in texts else "-" * (w - 1) + ":") for i, w in enumerate(widths)]
     return [joined(head), joined(rule), *map(joined, body)]
 
 
-def _row(line: Line, categories: Sequence[str], single: bool, notes: Footnotes, inexact: str) -> list[str]:
+def _row(line: Line, table: Table, single: bool, notes: Footnotes, inexact: str) -> list[str]:
     title, setting, long = name_and_setting(line)
     name = escape(title) + (f" ({escape(setting)})" if setting else "")
     letters = notes.mark([*long, *line.remarks])
@@ -79,10 +82,11 @@ def _row(line: Line, categories: Sequence[str], single: bool, notes: Footnotes, 
         text = _cell(line, value, line.rank.get(column))
         return f"{text}<sup>{notes.mark([inexact])}</sup>" if value.bound else text
 
-    cells = [cell(line.cells[column], column) for column in categories]
+    cells = [cell(line.cells[column], column) for column in table.categories]
     if not single:
         average = cell(line.average, "")
         cells.append(f"({average})\\*" if average_is_partial(line) else average)
+    cells += [cell(line.groups.get(group, MISSING), f"group {group}") for group in table.groups]
     return [first, second, *cells]
 
 
@@ -96,6 +100,6 @@ def _cell(line: Line, value: Value, rank: int | None) -> str:
 
 def escape(text: str) -> str:
     """Text that GitHub shows as it is, also inside a table."""
-    text = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    text = seen(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     text = re.sub(r"([\\`*\[\]|~$])", r"\\\1", text)
     return re.sub(r"(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])", r"\\_", text)  # inside a word GitHub leaves it

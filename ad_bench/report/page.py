@@ -73,8 +73,8 @@ def _about_intervals(boards: Mapping[str, Sequence[Place]]) -> str:
     shown = [
         value.interval.level
         for board in boards.values()
-        for place in board
         for _, name in [*SHOWN, *_spro(board)]
+        for place in board
         if (value := _of(place, name)).interval
     ]
     if not shown:

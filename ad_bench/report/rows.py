@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from statistics import NormalDist
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 Record = Mapping[str, Any]
 Read = Callable[[Record], float | None]  # takes one figure from a record, None where it has none
 State = Literal["value", "missing", "undefined", "failed", "skipped"]
 
+_MOST = sys.float_info.max  # NaN is not within, nor are the integers that no float can hold
 
-@dataclass(frozen=True)
-class Interval:
+
+class Interval(NamedTuple):
     """Where a bootstrap over test images puts a figure with probability `level`; `error`: standard error."""
 
     low: float
@@ -24,8 +26,7 @@ class Interval:
     level: float
 
 
-@dataclass(frozen=True)
-class Value:
+class Value(NamedTuple):
     """One cell of a table: a mean over `seeds` seeds, or why there is none."""
 
     mean: float | None = None
@@ -55,6 +56,9 @@ class Summary:
     reasons: tuple[str, ...] = ()
 
 
+Figures = dict[str, dict[int, dict[str, Value]]]  # metric -> seed -> category
+
+
 @dataclass
 class Entry:
     """One method, variant and protocol on a data set: the records of a row, by seed and category."""
@@ -64,6 +68,13 @@ class Entry:
     variant: str
     protocol: str
     cells: dict[int, dict[str, Record]] = field(default_factory=dict)
+    _figures: dict[str, Figures] = field(default_factory=dict, repr=False, compare=False)
+
+    def figures(self, section: str, metric: str) -> Mapping[int, Mapping[str, Value]]:
+        """What each finished record holds of a metric, by seed and category; read once for all tables."""
+        if section not in self._figures:
+            self._figures[section] = _figures(self.cells, section)
+        return self._figures[section].get(metric, {})
 
     @property
     def key(self) -> tuple[str, str, str, str]:
@@ -91,10 +102,13 @@ class Entry:
 
 
 def newest_only(records: Iterable[Record]) -> list[Record]:
-    """One record for each cell: the newest by date, the last in path order among equals. In a fixed order."""
+    """One record for each cell: the newest by date, the last in path order among equals. In a fixed order.
+
+    Of a cell that several labs sent, one for each lab.
+    """
     chosen: dict[tuple[Any, ...], Record] = {}
     for record in records:
-        key = cell_key(record)
+        key = (*cell_key(record), origin_of(record))
         if key not in chosen or str(record.get("date") or "") >= str(chosen[key].get("date") or ""):
             chosen[key] = record
     return [chosen[key] for key in sorted(chosen)]
@@ -112,16 +126,30 @@ def cell_key(record: Record) -> tuple[str, str, str, str, str, int]:
     )
 
 
+def origin_of(record: Record) -> str:
+    """The lab that a record was imported from; blank for one of this results folder."""
+    return str(record.get("origin") or "")
+
+
 def entries(records: Iterable[Record], categories: Collection[str]) -> list[Entry]:
-    """The rows that records of one data set make; a category that the data set does not have is left out."""
-    found: dict[tuple[str, str, str], Entry] = {}
+    """The rows that records of one data set make; a category that the data set does not have is left out.
+
+    Records of several labs make one row as long as no cell has two of them; else each lab has its own.
+    """
+    rows: dict[tuple[str, str, str, str], list[tuple[str, int, Record]]] = {}
+    wanted = set(categories)
     for record in records:
-        dataset, method, variant, protocol, category, seed = cell_key(record)
-        if category not in categories:
-            continue
-        key = (method, variant, protocol)
-        entry = found.setdefault(key, Entry(dataset, method, variant, protocol))
-        entry.cells.setdefault(seed, {})[category] = record
+        *row, category, seed = cell_key(record)
+        if category in wanted:
+            rows.setdefault(tuple(row), []).append((category, seed, record))  # type: ignore[arg-type]
+    found: dict[tuple[str, str, str], Entry] = {}
+    for (dataset, method, variant, protocol), cells in rows.items():
+        contested = len({cell[:2] for cell in cells}) < len(cells)
+        for category, seed, record in cells:
+            origin = origin_of(record) if contested else ""
+            name = ",".join(text for text in (variant, f"origin={origin}" * bool(origin)) if text)
+            entry = found.setdefault((method, name, protocol), Entry(dataset, method, name, protocol))
+            entry.cells.setdefault(seed, {})[category] = record
     return sorted(found.values(), key=lambda entry: [_natural(part) for part in entry.key])
 
 
@@ -131,6 +159,24 @@ def _natural(text: str) -> list[tuple[int, float, str]]:
     return [(1, float(part), "") if i % 2 else (0, 0.0, part) for i, part in enumerate(parts)]
 
 
+def _figures(records: Mapping[int, Mapping[str, Record]], section: str) -> Figures:
+    found: Figures = {}
+    for seed, cells in records.items():
+        for category, record in cells.items():
+            if record["status"] != "done":
+                continue
+            intervals, bounds = under(record, "intervals", section), under(record, "bounds", section)
+            level = number(under(record, "bootstrap").get("level"))
+            for metric, stored in under(record, "metrics", section).items():
+                value = number(stored)
+                if value is not None:
+                    interval = _interval(intervals.get(metric), level)
+                    bound = number(bounds.get(metric)) or None
+                    of_metric = found.setdefault(metric, {}).setdefault(seed, {})
+                    of_metric[category] = Value(value, None, 1, "value", interval, bound)
+    return found
+
+
 def metric_of(record: Record, section: str, metric: str) -> float | None:
     """A stored metric, None where it is not defined or not there."""
     return number(under(record, "metrics", section).get(metric))
@@ -138,26 +184,25 @@ def metric_of(record: Record, section: str, metric: str) -> float | None:
 
 def interval_of(record: Record, section: str, metric: str) -> Interval | None:
     """The bootstrap interval of a stored metric; None where none was made."""
-    stored = under(record, "intervals", section).get(metric)
-    if not isinstance(stored, Mapping):
-        return None
-    low, high, error = (number(stored.get(key)) for key in ("low", "high", "se"))
     level = number(under(record, "bootstrap").get("level"))
+    return _interval(under(record, "intervals", section).get(metric), level)
+
+
+def _interval(stored: Any, level: float | None) -> Interval | None:
+    if not isinstance(stored, dict):
+        return None
+    low, high, error = number(stored.get("low")), number(stored.get("high")), number(stored.get("se"))
     if low is None or high is None or error is None or level is None or not 0 < level < 1:
         return None
     return Interval(low, high, error, level)
 
 
-def bound_of(record: Record, section: str, metric: str) -> float:
-    """How far the exact metric may be from the stored one; 0 where that is exact."""
-    return number(under(record, "bounds", section).get(metric)) or 0.0
-
-
 def number(value: Any) -> float | None:
     """A finite number of a record, else None: JSON has null where a figure is not defined."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        return None
-    return float(value)
+    kind = type(value)
+    if (kind is float or kind is int) and -_MOST <= value <= _MOST:
+        return float(value)
+    return None
 
 
 def under(record: Record, *keys: str) -> Mapping[str, Any]:
@@ -165,7 +210,7 @@ def under(record: Record, *keys: str) -> Mapping[str, Any]:
     found: Any = record
     for key in keys:
         found = found.get(key)
-        if not isinstance(found, Mapping):
+        if not isinstance(found, dict):  # what JSON has; asking for a Mapping takes several times as long
             return {}
     return found
 
@@ -177,17 +222,22 @@ def best_on_test(section: str, metric: str) -> Read:
 
 def summarise(entry: Entry, categories: Sequence[str], section: str, metric: str) -> Summary:
     """One metric of a row: cells, average, and what is missing."""
-    values, whole = _by_seed(entry, categories, lambda record: metric_of(record, section, metric))
+    held, wanted = entry.figures(section, metric), set(categories)
+    values = {
+        seed: {name: value for name, value in held.get(seed, {}).items() if name in wanted}
+        for seed in sorted(entry.cells)
+    }
+    whole = [seed for seed, found in values.items() if len(found) == len(categories)]
     used = {seed: values[seed] for seed in whole} or {seed: found for seed, found in values.items() if found}
-    cells = {name: _cell(entry, used, name, section, metric) for name in categories}
+    cells = {name: _cell(entry, used, name) for name in categories}
     covered = sum(cell.state == "value" for cell in cells.values())
-    reasons = _reasons(entry, categories, section, metric)
+    reasons = _reasons(entry, categories, section, metric, values)
     for seed, found in values.items():
         if whole and seed not in whole:
             reasons.append(f"seed {seed} is left out: {len(found)} of {len(categories)} categories")
     levels = sorted({cell.interval.level for cell in cells.values() if cell.interval})
     if len(levels) > 1:
-        cells = {name: replace(cell, interval=None) for name, cell in cells.items()}
+        cells = {name: cell._replace(interval=None) for name, cell in cells.items()}
         reasons.append(f"intervals left out, their levels differ: {', '.join(map(percent, levels))}")
     return Summary(
         cells=cells,
@@ -203,19 +253,46 @@ def mean_over(entry: Entry, categories: Sequence[str], read: Read) -> Value:
     """A figure that is no metric of a table, averaged as those are; MISSING where a category lacks it."""
     values, whole = _by_seed(entry, categories, read)
     used = {seed: values[seed] for seed in whole} or {seed: found for seed, found in values.items() if found}
-    cells = {name: over_seeds([v[name] for v in used.values() if name in v]) for name in categories}
-    return _average(used, cells) if all(cell.mean is not None for cell in cells.values()) else MISSING
+    covered = {name for found in used.values() for name in found}
+    return _mean_of_categories(used) if used and covered.issuperset(categories) else MISSING
+
+
+def sub_means(
+    entry: Entry,
+    categories: Sequence[str],
+    groups: Mapping[str, Collection[str]],
+    section: str,
+    metric: str,
+) -> dict[str, Value]:
+    """Group (texture, object) -> the mean over its categories, of the seeds that the average is made of.
+
+    A group of which any such seed lacks a category has none. Without intervals; bounds are means as ever.
+    """
+    if not groups:
+        return {}
+    held = sorted(entry.figures(section, metric).items())
+    whole = [found for _, found in held if found.keys() >= set(categories)]
+    used = whole or [found for _, found in held if not found.keys().isdisjoint(categories)]
+    means = {}
+    for group, names in groups.items():
+        if used and all(found.keys() >= set(names) for found in used):
+            values = [[found[name] for name in names] for found in used]
+            mean = over_seeds([_mean([value.mean or 0.0 for value in of_seed]) for of_seed in values])
+            bound = _mean([value.bound or 0.0 for of_seed in values for value in of_seed])
+            means[group] = mean._replace(bound=bound or None)
+    return means
 
 
 def _by_seed(
     entry: Entry, categories: Collection[str], read: Read
 ) -> tuple[dict[int, dict[str, float]], list[int]]:
     """What finished records hold, by seed and category; and the seeds that have all categories."""
+    wanted = set(categories)
     values = {
         seed: {
             name: value
             for name, record in cells.items()
-            if name in categories and record["status"] == "done" and (value := read(record)) is not None
+            if name in wanted and record["status"] == "done" and (value := read(record)) is not None
         }
         for seed, cells in sorted(entry.cells.items())
     }
@@ -233,16 +310,14 @@ def over_seeds(values: Sequence[float]) -> Value:
     return Value(mean, math.sqrt(squares / (len(values) - 1)), len(values), "value")
 
 
-def _cell(
-    entry: Entry, used: Mapping[int, Mapping[str, float]], category: str, section: str, metric: str
-) -> Value:
-    seeds = [seed for seed, values in used.items() if category in values]
-    if seeds:
-        records = [entry.cells[seed][category] for seed in seeds]
-        return replace(
-            over_seeds([used[seed][category] for seed in seeds]),
-            interval=_one_interval([interval_of(record, section, metric) for record in records]),
-            bound=_mean([bound_of(record, section, metric) for record in records]) or None,
+def _cell(entry: Entry, used: Mapping[int, Mapping[str, Value]], category: str) -> Value:
+    found = [values[category] for values in used.values() if category in values]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        return over_seeds([value.mean for value in found if value.mean is not None])._replace(
+            interval=_one_interval([value.interval for value in found]),
+            bound=_mean([value.bound or 0.0 for value in found]) or None,
         )
     states = {cells[category]["status"] for cells in entry.cells.values() if category in cells}
     for status, state in (("failed", "failed"), ("done", "undefined"), ("skipped", "skipped")):
@@ -260,18 +335,30 @@ def _one_interval(of_seeds: Sequence[Interval | None]) -> Interval | None:
     return Interval(low, high, error, found[0].level)
 
 
-def _average(used: Mapping[int, Mapping[str, float]], cells: Mapping[str, Value]) -> Value:
+def _average(used: Mapping[int, Mapping[str, Value]], cells: Mapping[str, Value]) -> Value:
     if not used:
         states = {cell.state for cell in cells.values()}
         return Value(state=states.pop()) if len(states) == 1 else MISSING
     found = [cell for cell in cells.values() if cell.mean is not None]
-    if len({frozenset(values) for values in used.values()}) == 1:
-        average = over_seeds([_mean(list(values.values())) for values in used.values()])
-    else:  # seeds that cover different categories have no averages to compare: no deviation
-        mean = _mean([cell.mean for cell in found if cell.mean is not None])
-        average = Value(mean, None, len(used), "value")
+    means = {
+        seed: {name: value.mean for name, value in values.items() if value.mean is not None}
+        for seed, values in used.items()
+    }
+    average = _mean_of_categories(means)
     bound = _mean([cell.bound or 0.0 for cell in found]) or None
-    return replace(average, interval=_interval_of_mean(average.mean, found), bound=bound)
+    return average._replace(interval=_interval_of_mean(average.mean, found), bound=bound)
+
+
+def _mean_of_categories(used: Mapping[int, Mapping[str, float]]) -> Value:
+    """Over categories within a seed, then over seeds; used: at least one value for each seed."""
+    if len({frozenset(values) for values in used.values()}) == 1:
+        return over_seeds([_mean(list(values.values())) for values in used.values()])
+    # Seeds that cover different categories have no averages to compare: no deviation.
+    by_category: dict[str, list[float]] = {}
+    for values in used.values():
+        for name, value in values.items():
+            by_category.setdefault(name, []).append(value)
+    return Value(_mean([_mean(values) for values in by_category.values()]), None, len(used), "value")
 
 
 def _interval_of_mean(mean: float | None, cells: Sequence[Value]) -> Interval | None:
@@ -299,12 +386,20 @@ def percent(level: float) -> str:
     return f"{100 * level:g} %"
 
 
-def _reasons(entry: Entry, categories: Sequence[str], section: str, metric: str) -> list[str]:
-    """Why cells hold no value: one line for each cause with the categories it concerns."""
+def _reasons(
+    entry: Entry,
+    categories: Sequence[str],
+    section: str,
+    metric: str,
+    values: Mapping[int, Mapping[str, Value]],
+) -> list[str]:
+    """Why cells hold none of these values: one line for each cause with the categories it concerns."""
     causes: dict[str, list[str]] = {}
     for seed, cells in sorted(entry.cells.items()):
         for name in categories:
-            cause = _cause(cells[name], section, metric) if name in cells else None
+            if name not in cells or name in values[seed]:
+                continue
+            cause = _cause(cells[name], section, metric)
             if cause:
                 causes.setdefault(cause, []).append(f"{name} (seed {seed})" if len(entry.cells) > 1 else name)
     total = len(categories) * len(entry.cells)

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from bisect import bisect_right
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from ad_bench import reference
 from ad_bench.reference import Published
+from ad_bench.report.comparable import Reason, listed, settings_note, why_not
 from ad_bench.report.rows import (
     MISSING,
     Entry,
     Value,
     best_on_test,
     mean_over,
+    origin_of,
     percent,
     shorten,
+    sub_means,
     summarise,
     under,
 )
@@ -75,6 +80,8 @@ class Line:
     rank: dict[str, int] = field(default_factory=dict)  # column ("" is the average) -> BEST or SECOND
     alone: bool = False  # a published row of a method that has no run here
     published: Line | None = None  # what our row is compared with
+    against: tuple[Reason, ...] = ()  # why that comparison confirms and refutes nothing
+    groups: Mapping[str, Value] = field(default_factory=dict)  # texture, object -> mean over its categories
 
 
 @dataclass(frozen=True)
@@ -87,6 +94,7 @@ class Table:
     categories: tuple[str, ...]
     lines: tuple[Line, ...]
     remarks: tuple[str, ...]
+    groups: tuple[str, ...] = ()  # the names in `groups` of the lines
 
 
 def taxonomy_title(ident: str) -> str:
@@ -117,8 +125,12 @@ def build(
     rows: Sequence[Entry],
     categories: Sequence[str],
     remarks: Iterable[str] = (),
+    groups: Mapping[str, Collection[str]] | None = None,
 ) -> Table:
-    """The table of one metric of one data set. On MVTec AD the survey's methods without a run stay in it."""
+    """The table of one metric of one data set. On MVTec AD the survey's methods without a run stay in it.
+
+    `groups` (texture, object) get a mean each beside the average, where a row has all their categories.
+    """
     published = reference.published(dataset, spec.metric)
     chosen = reference.preferred(published)
     ours: dict[str, list[Entry]] = {}
@@ -128,13 +140,13 @@ def build(
     lines: list[Line] = []
     for method in {**survey, **dict.fromkeys(ours)}:
         of_method = {protocol: row for (name, protocol), row in chosen.items() if name == method}
-        lines += _block(spec, ours.get(method, []), of_method, published, categories)
+        lines += _block(spec, ours.get(method, []), of_method, published, categories, groups or {})
     order = _method_order(spec)
     lines.sort(
         key=lambda line: (taxonomy_rank(line.taxonomy), order.get(line.method, len(order)), line.method)
     )
     _rank(lines, categories)
-    return Table(spec, dataset, title, tuple(categories), tuple(lines), tuple(remarks))
+    return Table(spec, dataset, title, tuple(categories), tuple(lines), tuple(remarks), tuple(groups or ()))
 
 
 def _block(
@@ -143,6 +155,7 @@ def _block(
     of_method: Mapping[str, Published],
     published: Sequence[Published],
     categories: Sequence[str],
+    groups: Mapping[str, Collection[str]],
 ) -> list[Line]:
     """The rows of one method; a published row stands once, below the first of ours that it belongs to."""
     lines: list[Line] = []
@@ -150,35 +163,42 @@ def _block(
     in_survey = [row for row in of_method.values() if row.in_survey]
     taxonomy = in_survey[0].taxonomy if in_survey else taxonomy_of(ours[0].method, ours[0])
     for entry in ours:
-        line = _our_line(entry, spec, taxonomy, categories)
+        line = _our_line(entry, spec, taxonomy, categories, groups)
         lines.append(line)
-        match = _match(entry.protocol, of_method)
+        match = match_of(entry.protocol, of_method)
         if match is None:
             if of_method:
                 settings = ", ".join(sorted(of_method))
                 line.note = _join(line.note, f"no published row under this protocol (published: {settings})")
             continue
-        theirs = line.published = _published_line(match, published, taxonomy, categories)
+        theirs = line.published = _published_line(match, published, taxonomy, categories, groups)
+        line.against = why_not(entry, match, len(categories))
         if match.protocol not in shown:
             shown.add(match.protocol)
             lines.append(theirs)
         lines.append(_difference(line, theirs))
     for row in in_survey:
         if row.protocol not in shown:
-            line = _published_line(row, published, taxonomy, categories)
+            line = _published_line(row, published, taxonomy, categories, groups)
             line.note = _join("not run here", line.note)
             line.alone = True
             lines.append(line)
     return lines
 
 
-def _match(protocol: str, of_method: Mapping[str, Published]) -> Published | None:
+def match_of(protocol: str, of_method: Mapping[str, Published]) -> Published | None:
     """The published row of the same setting, the most special one first."""
     fitting = [row for row in of_method.values() if row.comparable(protocol)]
     return max(fitting, key=lambda row: (row.in_survey, len(row.protocol)), default=None)
 
 
-def _our_line(entry: Entry, spec: Spec, taxonomy: str, categories: Sequence[str]) -> Line:
+def _our_line(
+    entry: Entry,
+    spec: Spec,
+    taxonomy: str,
+    categories: Sequence[str],
+    groups: Mapping[str, Collection[str]],
+) -> Line:
     summary = summarise(entry, categories, spec.section, spec.metric)
     remarks = remarks_of(entry) + _chosen_on_test(entry, spec, categories) + list(summary.reasons)
     note = list(remarks)
@@ -199,6 +219,7 @@ def _our_line(entry: Entry, spec: Spec, taxonomy: str, categories: Sequence[str]
         covered=summary.covered,
         remarks=tuple(remarks),
         note="; ".join(note),
+        groups=sub_means(entry, categories, groups, spec.section, spec.metric),
     )
 
 
@@ -207,7 +228,8 @@ def _chosen_on_test(entry: Entry, spec: Spec, categories: Sequence[str]) -> list
     counts = {r["best_on_test"]["tested"] for r in entry.done() if under(r, "best_on_test")}
     if not counts:
         return []
-    covered = [name for name in categories if any(r["category"] == name for r in entry.done())]
+    held = {record["category"] for record in entry.done()}
+    covered = [name for name in categories if name in held]
     best = mean_over(entry, covered, best_on_test(spec.section, spec.metric)).mean
     if best is None:
         return []
@@ -225,15 +247,21 @@ def remarks_of(entry: Entry) -> list[str]:
     concerned: dict[str, set[str]] = {}
     held = {r["category"] for r in entry.records}
     for record in entry.records:
-        for mark in record.get("marks") or ():
-            concerned.setdefault(str(mark), set()).add(record["category"])
+        origin = f"record of another lab: {origin_of(record)}" if origin_of(record) else None
+        for mark in (origin, settings_note(record), *(record.get("marks") or ())):
+            if mark is not None:
+                concerned.setdefault(str(mark), set()).add(record["category"])
     for mark, names in concerned.items():
         remarks.append(mark if names == held else f"{mark} [{', '.join(sorted(names))}]")
     return list(dict.fromkeys(remarks))
 
 
 def _published_line(
-    row: Published, published: Sequence[Published], taxonomy: str, categories: Sequence[str]
+    row: Published,
+    published: Sequence[Published],
+    taxonomy: str,
+    categories: Sequence[str],
+    groups: Mapping[str, Collection[str]],
 ) -> Line:
     values = {name: row.values[name] for name in categories if name in row.values}
     if len(categories) == 1 and row.average is not None:
@@ -266,6 +294,11 @@ def _published_line(
         covered=len(values),
         remarks=tuple(remarks),
         note=_join(*remarks, row.note if row.in_survey else ""),
+        groups={
+            group: _known(math.fsum(values[name] for name in names) / len(names))
+            for group, names in groups.items()
+            if values.keys() >= set(names)
+        },
     )
 
 
@@ -276,6 +309,7 @@ def _known(value: float | None) -> Value:
 def _difference(ours: Line, theirs: Line) -> Line:
     """Ours minus published; of the averages only where ours has all categories."""
     average = _minus(ours.average, theirs.average) if ours.complete else MISSING
+    short, full = ("; ".join(getattr(r, kind) for r in ours.against) for kind in ("short", "full"))
     return replace(
         ours,
         kind="difference",
@@ -283,10 +317,13 @@ def _difference(ours: Line, theirs: Line) -> Line:
         complete=ours.complete and theirs.complete,
         cells={name: _minus(cell, theirs.cells[name]) for name, cell in ours.cells.items()},
         average=average,
-        remarks=(),
-        note="",
+        remarks=(f"not comparable: {short}",) if short else (),
+        note=f"not comparable: {full}" if full else "",
         rank={},
         published=None,
+        groups={
+            group: _minus(ours.groups.get(group, MISSING), value) for group, value in theirs.groups.items()
+        },
     )
 
 
@@ -322,15 +359,20 @@ def _printed_ends(value: Value) -> tuple[float, float]:
 
 def _places(ends: Sequence[tuple[float, float]]) -> list[int | None]:
     """BEST or SECOND of each where that holds whatever the exact values within their ends are, else None."""
+    highs = sorted(high for _, high in ends)
+    first, second = sorted(ends, key=lambda end: end[1], reverse=True)[:2]
+    top = first[1]
+    alike = sum(end == (top, top) for end in ends)  # exact and best, one figure however many hold it
     places: list[int | None] = []
-    for i, (low, high) in enumerate(ends):
-        above = [other for j, other in enumerate(ends) if j != i and other[1] > low]
+    for low, high in ends:
+        above = len(highs) - bisect_right(highs, low) - (high > low)  # the others that may be better
+        other = second if (low, high) == first else first
         if not above:
             places.append(BEST)
-            continue
-        always = all(other[0] > high for other in above)
-        alike = len(above) == 1 or len({end for other in above for end in other}) == 1
-        places.append(SECOND if always and alike else None)
+        elif above == 1:
+            places.append(SECOND if other[0] > high else None)
+        else:
+            places.append(SECOND if above == alike and top > high else None)
     return places
 
 
@@ -369,15 +411,18 @@ def name_and_setting(line: Line, limit: int = 40) -> tuple[str, str, list[str]]:
     return line.title, ", ".join(parts), remarks
 
 
-def partial(table: Table) -> list[str]:
-    """`PatchCore 1 of 15` for each of our rows whose average is not over all categories."""
-    found = []
-    for line in table.lines:
+def partial(lines: Iterable[Line], total: int) -> list[str]:
+    """`PatchCore 1 of 15` of our rows whose average misses categories; of many alike the rest is counted."""
+    found: dict[int, list[str]] = {}
+    for line in lines:
         if line.kind == "ours" and not line.complete and line.covered:
-            title, setting, _ = name_and_setting(line)
-            name = f"{title} ({setting})" if setting else title
-            found.append(f"{name} {line.covered} of {len(table.categories)}")
-    return found
+            found.setdefault(line.covered, []).append(_whole_name(line))
+    return [f"{listed(names, each=80)} {covered} of {total}" for covered, names in sorted(found.items())]
+
+
+def _whole_name(line: Line) -> str:
+    title, setting, _ = name_and_setting(line)
+    return f"{title} ({setting})" if setting else title
 
 
 def intervals(lines: Iterable[Line], single: bool) -> list[str]:
@@ -390,14 +435,12 @@ def intervals(lines: Iterable[Line], single: bool) -> list[str]:
     for line in lines:
         value = next(iter(line.cells.values())) if single else line.average
         if line.kind == "ours" and value.interval:
-            title, setting, _ = name_and_setting(line)
-            name = f"{title} ({setting})" if setting else title
             ends = f"{value.interval.low:.{DIGITS}f} to {value.interval.high:.{DIGITS}f}"
-            by_level.setdefault(value.interval.level, []).append(f"{name} {ends}")
+            by_level.setdefault(value.interval.level, []).append(f"{_whole_name(line)} {ends}")
             several |= value.seeds > 1
     what = "" if single else " of the average"
     texts = [
-        f"Bootstrap over test images, {percent(level)} interval{what}: {'; '.join(found)}."
+        f"Bootstrap over test images, {percent(level)} interval{what}: {listed(found, each=100, sign='; ')}."
         for level, found in sorted(by_level.items())
     ]
     if several:
@@ -411,8 +454,8 @@ def largest_bound(lines: Iterable[Line]) -> float | None:
     return max(bounds, default=None)
 
 
-def legend(table: Table) -> list[str]:
-    """How to read the table, in whole sentences without markup."""
+def legend(table: Table, groups: bool = True) -> list[str]:
+    """How to read the table, with or without its columns for groups, in whole sentences without markup."""
     count = len(table.categories)
     lines = [f"Fractions, rounded to {DIGITS} decimals; - is missing."]
     if count > 1:
@@ -428,6 +471,10 @@ def legend(table: Table) -> list[str]:
     if shown:
         meaning = "; ".join(f"{name}: {STANDINGS[name]}" for name in STANDINGS if name in shown)
         lines.append(f"Difference is ours minus published. Published values, {meaning}.")
+    if groups and table.groups:
+        lines.append(
+            f"{' and '.join(table.groups).capitalize()}: means over these categories alone, not ranked."
+        )
     if any(line.alone for line in table.lines):
         lines.append("A published row with a name and none of ours above it: not run here.")
     return lines

@@ -6,14 +6,17 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from rich import box
 from rich.console import Console
-from rich.markup import escape
+from rich.markup import escape as rich_escape
 from rich.table import Table as Grid
 
 from ad_bench.errors import UsageError, closest
+from ad_bench.report.comparable import listed
+from ad_bench.report.costs import ACCURACIES, Cost
 from ad_bench.report.leaderboard import Place, cost_text, metric_text, name_of
+from ad_bench.report.reproduction import AVERAGE, NOT_COMPARABLE, Verdict, summary
 from ad_bench.report.rows import Value
 from ad_bench.report.tables import BEST, SECOND, Line, Table, largest_bound, name_and_setting
-from ad_bench.report.text import average_is_partial, figure, parts
+from ad_bench.report.text import average_is_partial, figure, named, parts, seen
 
 NAME_WIDTH = 30
 FIXED_WIDTH = 42  # average, published, difference, standing
@@ -53,12 +56,52 @@ def print_board(
         marks = "; 0.987~ is bounded, not exact" if inexact else ""
         console.print(
             "best in bold, second underlined; (0.987)* is not over all categories; † suspect published value,"
-            f" no target; ‡ published elsewhere than in the survey{marks}; footnotes and all rows:"
-            " results/tables",
+            " no target; ‡ published elsewhere than in the survey; ≠ not comparable, reproduction.md says why"
+            f"{marks}; footnotes and all rows: results/tables",
             style="dim",
         )
     for text in remarks:
         console.print(escape(text), style="yellow", highlight=False)
+
+
+def print_reproduction(title: str, found: Sequence[Verdict], console: Console) -> None:
+    """Print the comparable averages and how many verdicts are of which kind; nothing without any."""
+    if not found:
+        return
+    grid = _new(f"{title}: reproduction")
+    for head in ("method", "metric", "ours", "published", "difference", "verdict"):
+        right = head in ("ours", "published", "difference")
+        grid.add_column(head, justify="right" if right else "left", overflow="fold")
+    for v in found:
+        if v.category == AVERAGE and v.verdict != NOT_COMPARABLE and v.ours is not None:
+            gap = figure(v.ours - v.published, "difference")
+            name, _ = named(v.title, v.variant, v.protocol)
+            grid.add_row(escape(name), v.metric, figure(v.ours), figure(v.published), gap, v.verdict)
+    if grid.row_count:
+        console.print(grid)
+    for text in summary(found):
+        console.print(f"{escape(title)}, reproduction: {text}", highlight=False)
+
+
+def print_front(title: str, found: Sequence[Cost], console: Console) -> None:
+    """Print the rows that none beats in accuracy, latency and size, for each accuracy."""
+    for name, metric in ACCURACIES:
+        best = [name_of(cost.place) for cost in found if cost.fronts[metric].on]
+        if best:
+            text = f"{title}, front of {name}, latency and size: {listed(best, each=80)} (costs.md)"
+            console.print(escape(text), highlight=False)
+
+
+def print_claims(lines: Iterable[str], console: Console) -> None:
+    """Print what the figures say of the survey's claims."""
+    console.print("The survey's claims (results/claims.md has the evidence)", style="bold", highlight=False)
+    for line in lines:
+        console.print(f"- {escape(line)}", highlight=False)
+
+
+def escape(text: str) -> str:
+    """Text that rich prints as it is, without what would steer the terminal."""
+    return rich_escape(seen(text))
 
 
 def _new(title: str, caption: str | None = None) -> Grid:
@@ -134,7 +177,7 @@ def _published(line: Line) -> tuple[str, str]:
     gap = "-"
     if line.complete and line.average.mean is not None:
         gap = figure(line.average.mean - published.average.mean, "difference")
-        gap += "~" if line.average.bound else ""
+        gap += ("~" if line.average.bound else "") + ("≠" if line.against else "")
     return figure(published.average.mean) + sign, gap
 
 

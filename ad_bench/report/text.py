@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from decimal import ROUND_CEILING, Context
 
-from ad_bench.report.rows import Value
+from ad_bench.report.rows import Value, shorten
 from ad_bench.report.tables import DIGITS, Kind, Line
 
+# Characters that print nothing but steer a terminal or turn the order of letters, and halves of a pair.
+_UNSEEN = re.compile(
+    r"[\x00-\x08\x0e-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff\ud800-\udfff]"
+)
 NOT_EXACT = "computed the bounded way, not exact"  # where the bound itself is not known
+
+
+def seen(text: str) -> str:
+    """The text without what prints nothing, on one line."""
+    return " ".join(_UNSEEN.sub("", text).split())
 
 
 def figure(mean: float, kind: Kind = "ours", digits: int = DIGITS) -> str:
@@ -33,6 +43,13 @@ def bound_note(bound: float) -> str:
 def average_is_partial(line: Line) -> bool:
     """True where our average is not over all categories, so that it must not be read as one."""
     return line.kind == "ours" and not line.complete and line.average.mean is not None
+
+
+def named(title: str, variant: str, protocol: str, limit: int = 40) -> tuple[str, list[str]]:
+    """`PatchCore (backbone=resnet18, few_shot-4)`, and a footnote where the variant is too long to show."""
+    short = shorten(variant, limit)
+    setting = ", ".join(text for text in (short, protocol if protocol != "full" else "") if text)
+    return f"{title} ({setting})" if setting else title, [] if short == variant else [f"variant: {variant}"]
 
 
 class Footnotes:

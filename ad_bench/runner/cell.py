@@ -326,7 +326,7 @@ def predict_all(
         part = samples[first : first + size]
         names = tuple(s.category if named else "" for s in part)
         prediction = method.predict(Inputs(to_device(images[first : first + size], device), names))
-        _check_shape(prediction, len(part), type(method).__name__)
+        check_shape(prediction, len(part), type(method).__name__)
         scores.append(_numpy(prediction.scores))
         if prediction.maps is None:
             maps = None
@@ -341,7 +341,7 @@ def _numpy(tensor: Tensor) -> np.ndarray:
     return tensor.detach().float().cpu().numpy()
 
 
-def _check_shape(prediction: Prediction, count: int, name: str) -> None:
+def check_shape(prediction: Prediction, count: int, name: str) -> None:
     scores, maps = prediction
     if scores.shape != (count,):
         raise PredictionError(f"{name}.predict returned scores {tuple(scores.shape)}; expected ({count},)")
