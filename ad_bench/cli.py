@@ -60,10 +60,15 @@ Fits and scores every cell (method x data set x category x protocol x seed) that
 REPORT_HELP = """\
 usage: adbench report [dataset=NAME,...] [rank=ROW,ROW,...] [paths.results=DIR] [--show] [--config-dir DIR]
 
-Writes results/tables/<dataset>/{table9_image_auroc,table9_image_aupr,table10_pixel_auroc,table10_pixel_aupr}
-as CSV, LaTeX and Markdown, and results/leaderboard.{csv,md}, from the records alone; the mean
-ranks over categories and data sets, with tests, below results/ranking; results/claims.{csv,md}: the survey's
-claims, tested.
+Made from the records alone:
+  results/html/index.html    the leaderboard, methods, cells and a gallery of maps as a page: open it by
+                             double click, it needs no server and no network
+  results/tables/<dataset>/  table9_image_auroc, table9_image_aupr, table10_pixel_auroc, table10_pixel_aupr
+                             (the survey's Tables 9 and 10), reproduction (ours against the published
+                             figures, with a verdict), costs (with the Pareto front): CSV, LaTeX, Markdown
+  results/leaderboard.csv    every row with every metric and cost; leaderboard.md to read
+  results/ranking/           mean ranks over categories and data sets, with tests and diagrams
+  results/claims.md          the survey's claims, tested
 
   rank=...  the rows to rank, as adbench compare takes them: rank=patchcore,padim,fastflow@short; default:
             the largest comparison without a gap, at most ten methods

@@ -139,3 +139,39 @@ def test_a_text_file_is_replaced_whole(tmp_path: Path) -> None:
         records.replace_file(path, broken)
     assert path.read_text() == "two"
     assert list(path.parent.iterdir()) == [path]
+
+
+def test_reading_leaves_the_collector_as_it_was(tmp_path: Path) -> None:
+    import gc
+
+    no_collecting = records.no_collecting
+
+    with no_collecting():
+        assert not gc.isenabled()
+    assert gc.isenabled()
+    with pytest.raises(KeyError), no_collecting():
+        raise KeyError
+    assert gc.isenabled()
+    gc.disable()
+    try:
+        with no_collecting():
+            pass
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize(
+    "content", [b"{" * 3000, b'{"a":' * 3000, b'{"schema": 1, "x": NaN}', b"\xff", b'{"x": 1e999}', b""]
+)
+def test_what_is_no_json_is_a_problem_and_no_end(content: bytes, tmp_path: Path) -> None:
+    home = tmp_path / "cells" / "d" / "c" / "m" / "full-seed0"
+    for name, text in (("1", content), ("2", b'{"schema": 1}'), (".3", b'{"schema": 1}')):
+        (home / name).mkdir(parents=True)
+        (home / name / "record.json").write_bytes(text)
+    (home / "no folder").write_text("")
+    (home / "empty").mkdir()
+    found, problems = records.read_all(tmp_path)
+    assert found == [{"schema": 1}]
+    assert len(problems) == 1
+    assert "is no JSON" in problems[0]

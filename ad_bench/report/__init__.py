@@ -1,4 +1,4 @@
-"""Records -> the survey's tables and the leaderboard, as files and on a terminal. Computes no metric."""
+"""Records -> tables, leaderboard, verdicts, ranks and a page to look at. Scores no prediction."""
 
 from ad_bench.report.board import Board, collect, show, write_report
 

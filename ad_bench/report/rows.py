@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from statistics import NormalDist
 from typing import Any, Literal, NamedTuple
 
@@ -61,7 +62,10 @@ Figures = dict[str, dict[int, dict[str, Value]]]  # metric -> seed -> category
 
 @dataclass
 class Entry:
-    """One method, variant and protocol on a data set: the records of a row, by seed and category."""
+    """One method, variant and protocol on a data set: the records of a row, by seed and category.
+
+    `cells` is whole before anything is asked: what is read from it is read once for all tables.
+    """
 
     dataset: str
     method: str
@@ -71,7 +75,7 @@ class Entry:
     _figures: dict[str, Figures] = field(default_factory=dict, repr=False, compare=False)
 
     def figures(self, section: str, metric: str) -> Mapping[int, Mapping[str, Value]]:
-        """What each finished record holds of a metric, by seed and category; read once for all tables."""
+        """What each finished record holds of a metric, by seed and category."""
         if section not in self._figures:
             self._figures[section] = _figures(self.cells, section)
         return self._figures[section].get(metric, {})
@@ -81,12 +85,12 @@ class Entry:
         """Method, then the plain one before its variants and the full protocol before others."""
         return (self.method, self.protocol if self.protocol != "full" else "", self.variant, self.dataset)
 
-    @property
+    @cached_property
     def records(self) -> list[Record]:
         """Every record, by seed and category."""
         return [cells[name] for _, cells in sorted(self.cells.items()) for name in sorted(cells)]
 
-    @property
+    @cached_property
     def newest(self) -> Record:
         """The record that speaks for the row: its title, taxonomy and fidelity."""
         return max(self.records, key=lambda r: (str(r.get("date") or ""), -int(r["seed"]), r["category"]))

@@ -342,6 +342,7 @@ def _numpy(tensor: Tensor) -> np.ndarray:
 
 
 def check_shape(prediction: Prediction, count: int, name: str) -> None:
+    """Raise PredictionError where a method answered in another shape than the contract's."""
     scores, maps = prediction
     if scores.shape != (count,):
         raise PredictionError(f"{name}.predict returned scores {tuple(scores.shape)}; expected ({count},)")

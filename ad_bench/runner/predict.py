@@ -243,6 +243,7 @@ class _Output:
         self.waiting: list[tuple[_Image, float, Floats]] = []  # until there is a scale
         self.highest: list[tuple[float, int, Picture]] = []
         self.lowest: list[tuple[float, int, Picture]] = []
+        self.shown = 0
         self.broken: list[Picture] = []
         self.lines: IO[str] | None = None
 
@@ -328,26 +329,27 @@ class _Output:
     def _show(self, image: _Image, score: float, pixels: NDArray[np.uint8] | None) -> None:
         """Keep a small copy as long as it is among those that the sheet shows."""
         assert pixels is not None
-        order = self.done.images
+        self.shown += 1
+        order = -self.shown  # of equal scores the first images are shown; and no two keys are equal
 
         def picture() -> Picture:
             small = Image.fromarray(pixels)
             small.thumbnail((THUMBNAIL, THUMBNAIL))
-            return Picture(image.listed.name.as_posix(), small, note=f" {score:.4g}")
+            return Picture(image.listed.name.as_posix(), small, note=f"   {score:.4g}")
 
         for held, key, most in ((self.highest, score, SHOWN), (self.lowest, -score, SHOWN // 2)):
             if len(held) < most:
-                heapq.heappush(held, (key, -order, picture()))
-            elif (key, -order) > held[0][:2]:
-                heapq.heapreplace(held, (key, -order, picture()))
+                heapq.heappush(held, (key, order, picture()))
+            elif (key, order) > held[0][:2]:
+                heapq.heapreplace(held, (key, order, picture()))
 
     def _sheet(self) -> None:
         if not self.done.images:
             return
         above = sorted(self.highest, key=lambda one: (-one[0], -one[1]))
-        shown = {-order for _, order, _ in above}
+        shown = {order for _, order, _ in above}
         below = sorted(
-            (one for one in self.lowest if -one[1] not in shown), key=lambda one: (-one[0], -one[1])
+            (one for one in self.lowest if one[1] not in shown), key=lambda one: (-one[0], -one[1])
         )
         rows: list[tuple[str, int, list[Picture]]] = [
             ("highest scores", len(above), [picture for _, _, picture in above]),
@@ -359,6 +361,9 @@ class _Output:
         counts = f"{self.done.images:,} images, {self.done.anomalous:,} anomalous" + (
             f" at {self.threshold:.4g}" if self.threshold is not None else ": no threshold"
         )
+        if self.scale is not None:
+            counts += f"; heat from {self.scale[0]:.4g} to {self.scale[1]:.4g}"
+            counts += f", the line at {self.pixel_threshold:.4g}" if self.pixel_threshold is not None else ""
         sheet = drawn_sheet(title, counts, [row for row in rows if row[2]])
         replace_file(self.done.out / SHEET, lambda path: sheet.save(path, format="PNG"))
 
@@ -391,7 +396,7 @@ class _Output:
         if self.wanted.maps:
             lines.append(f"{MAPS}/: float32 at the size of each image; -inf was not seen.")
         if self.done.problems:
-            lines.append(f"{len(self.done.problems)} images could not be scored: column problem of {SCORES}.")
+            lines.append(f"Images that could not be scored: {len(self.done.problems)}; {SCORES} says why.")
         return "\n".join(lines) + "\n"
 
 

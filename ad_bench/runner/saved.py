@@ -106,7 +106,7 @@ def _check_targets(held: Any, path: Path, config_dirs: Sequence[Path]) -> None:
     for key, value in _items(method.get("model") if isinstance(method, dict) else None):
         if key.startswith("_") and key not in ("_target_", "_partial_"):
             raise UsageError(f"{path} sets {key} of a part, which no method's file does. {_TRUST}")
-        if key == "_target_" and value not in known:
+        if key == "_target_" and not (isinstance(value, str) and value in known):
             raise UsageError(f"{path} would call {str(value)[:80]!r}, which no method's file names. {_TRUST}")
     if any("${" in str(value) for pair in _items(held) for value in pair):
         raise UsageError(
