@@ -131,6 +131,7 @@ def no_collecting() -> Iterator[None]:
         yield
     finally:
         if was_on:
+            gc.freeze()  # nor when the search goes on: what was read has none
             gc.enable()
 
 

@@ -73,6 +73,7 @@ class Entry:
     protocol: str
     cells: dict[int, dict[str, Record]] = field(default_factory=dict)
     _figures: dict[str, Figures] = field(default_factory=dict, repr=False, compare=False)
+    _summaries: dict[tuple[Any, ...], Summary] = field(default_factory=dict, repr=False, compare=False)
 
     def figures(self, section: str, metric: str) -> Mapping[int, Mapping[str, Value]]:
         """What each finished record holds of a metric, by seed and category."""
@@ -226,6 +227,13 @@ def best_on_test(section: str, metric: str) -> Read:
 
 def summarise(entry: Entry, categories: Sequence[str], section: str, metric: str) -> Summary:
     """One metric of a row: cells, average, and what is missing."""
+    key = (tuple(categories), section, metric)
+    if key not in entry._summaries:  # the tables and the leaderboard ask for the same
+        entry._summaries[key] = _summarised(entry, categories, section, metric)
+    return entry._summaries[key]
+
+
+def _summarised(entry: Entry, categories: Sequence[str], section: str, metric: str) -> Summary:
     held, wanted = entry.figures(section, metric), set(categories)
     values = {
         seed: {name: value for name, value in held.get(seed, {}).items() if name in wanted}

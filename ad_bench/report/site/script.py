@@ -31,6 +31,14 @@ def script(key: str, value: Any) -> str:
 
 
 def _json(value: Any) -> str:
+    import orjson
+
+    try:
+        text = orjson.dumps(value).decode()  # NaN and infinities become null
+        if text.isascii():
+            return text.replace("<", "\\u003c")
+    except TypeError:  # a lone surrogate, a number of more than 64 bits
+        pass
     try:
         text = json.dumps(value, allow_nan=False, separators=(",", ":"))
     except ValueError:
