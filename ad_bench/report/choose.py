@@ -120,7 +120,10 @@ def find(name: str, rows: Mapping[str, Row]) -> Row:
     if same:
         raise UsageError(f"no row '{name}' without a variant; there are: {', '.join(map(quoted, same))}")
     hint = f"There are: {', '.join(map(quoted, rows))}"
-    raise UsageError(f"no row '{name}' among the records.{closest(name, rows, hint)}")
+    method, methods = name.partition(":")[0], sorted({row.method for row in rows.values()})
+    # Beside long names of variants a misspelt method is like none of them.
+    near = "" if "@" in name or method in methods else closest(method, methods)
+    raise UsageError(f"no row '{name}' among the records.{near or closest(name, rows, hint)}")
 
 
 def quoted(name: str) -> str:

@@ -213,6 +213,7 @@ def test_wrong_rows_are_refused_with_the_closest(tmp_path: Path) -> None:
     assert run(tmp_path, "spade", "patchcore@k=9").first.name == "spade:few_shot-4"  # its only protocol
     for a, b, text in (
         ("patchcor@k=9", "padim", "Did you mean patchcore@k=9"),
+        ("patchcor", "padim", r"Did you mean patchcore\?"),
         ("patchcore", "padim", "no row 'patchcore' without a variant; there are: patchcore@k=9"),
         ("cfa", "padim", "several protocols: cfa:few_shot-2, cfa:few_shot-4"),
         ("padim", "padim", "the same row"),
