@@ -12,8 +12,8 @@ import os
 import shutil
 from pathlib import Path
 
-WIDTH, HEIGHT = 1280, 860
-SHOWN = {"html_leaderboard.png": "", "html_gallery.png": "/gallery"}
+WIDTH = 1280
+SHOWN = {"html_leaderboard.png": ("", 860), "html_gallery.png": ("/gallery", 1180)}  # page, height
 
 
 def main() -> None:
@@ -34,8 +34,8 @@ def main() -> None:
         started = driver.chromium.launch(
             executable_path=browser, args=["--no-sandbox", "--disable-background-networking"]
         )
-        for name, part in SHOWN.items():
-            tab = started.new_page(viewport={"width": WIDTH, "height": HEIGHT}, color_scheme="light")
+        for name, (part, height) in SHOWN.items():
+            tab = started.new_page(viewport={"width": WIDTH, "height": height}, color_scheme="light")
             tab.goto(f"{page.as_uri()}#/dataset/{chosen.dataset}{part}")
             tab.wait_for_load_state("networkidle")
             tab.wait_for_timeout(1000)  # the pictures' own scripts

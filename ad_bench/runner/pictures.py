@@ -7,6 +7,7 @@ one scale for all cells of a method: for that the file has the quantiles of all 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,6 @@ from ad_bench.datasets.images import decode
 from ad_bench.datasets.masks import read_mask
 from ad_bench.errors import DataError
 from ad_bench.geometry import Geometry
-from ad_bench.records import write_json
 from ad_bench.samples import ANOMALOUS, Boxes, Sample
 
 CURVES, PICTURES = "curves.json", "pictures.json"
@@ -35,7 +35,7 @@ MOST = 1 << 22  # pixels that the quantiles are taken from, evenly spread; the e
 def write_curves(folder: Path, curves: Mapping[str, Any]) -> None:
     """`curves.json`, where there are any."""
     if curves:
-        write_json(folder / CURVES, dict(curves))
+        _write(folder / CURVES, dict(curves))
 
 
 def write_pictures(
@@ -85,8 +85,14 @@ def write_pictures(
         facts["quantiles"] = _quantiles(maps)
     for name, strip in strips.items():
         strip.save(folder / name, **({"quality": 85} if name == INPUTS else {"optimize": False}))
-    write_json(folder / PICTURES, facts)
+    _write(folder / PICTURES, facts)
     return None
+
+
+def _write(path: Path, facts: dict[str, Any]) -> None:
+    """On one line: hundreds of numbers, which a page reads and nobody else."""
+    text = json.dumps(facts, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+    path.write_text(text + "\n", encoding="utf-8")
 
 
 def choose(samples: Sequence[Sample], scores: NDArray[np.floating[Any]]) -> dict[int, list[str]]:
