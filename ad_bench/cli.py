@@ -67,6 +67,7 @@ Made from the records alone:
                              (the survey's Tables 9 and 10), reproduction (ours against the published
                              figures, with a verdict), costs (with the Pareto front): CSV, LaTeX, Markdown
   results/leaderboard.csv    every row with every metric and cost; leaderboard.md to read
+  results/records.csv        every record on a line
   results/ranking/           mean ranks over categories and data sets, with tests and diagrams
   results/claims.md          the survey's claims, tested
 

@@ -22,6 +22,7 @@ from ad_bench.report import (
     page,
     ranking,
     reproduction,
+    tidy,
 )
 from ad_bench.report.leaderboard import Place, places
 from ad_bench.report.rows import Record, cell_key, entries, newest_only
@@ -127,6 +128,7 @@ def write_report(
             files[stem.with_suffix(".csv")] = defects.by_defect_csv(board.defects[dataset])
             files[stem.with_suffix(".md")] = defects.by_defect_markdown(board.defects[dataset])
     files[home / "leaderboard.csv"] = leaderboard.leaderboard_csv(board.places)
+    files[home / "records.csv"] = tidy.records_csv(board.places)
     files[home / "leaderboard.md"] = page.leaderboard_markdown(board.places, board.titles, board.remarks)
     ranked, weighed = ranking.rankings(board, rank), claims.evidence(board, config_dirs)
     files |= ranking.files(ranked, board.titles, home)

@@ -6,6 +6,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from functools import partial as partial_of
 from itertools import groupby
 
@@ -293,6 +294,7 @@ def _cell(line: Line, value: Value, rank: int | None) -> str:
     return mean + (rf"{{\tiny\,$\pm$\,{deviation}}}" if deviation else "")
 
 
+@lru_cache(maxsize=1 << 14)  # names stand in many tables
 def escape(text: str) -> str:
     r"""Text as LaTeX prints it with pdflatex; what its fonts lack is named by its code."""
     return "".join(_SPECIAL.get(c) or _plain(c) for c in " ".join(text.split()))
