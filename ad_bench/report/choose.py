@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from ad_bench.errors import UsageError, closest
 from ad_bench.records import CellId
-from ad_bench.report.rows import Entry, Value, metric_of, summarise
+from ad_bench.report.rows import Entry, Value, summarise
 
 if TYPE_CHECKING:
     from ad_bench.report.board import Board
@@ -48,9 +48,8 @@ class Row:
         return frozenset(
             (dataset, category)
             for dataset, entry in self.entries.items()
-            for cells in entry.cells.values()
-            for category, record in cells.items()
-            if record["status"] == "done" and metric_of(record, section, metric) is not None
+            for held in entry.figures(section, metric).values()
+            for category in held
         )
 
     def values(self, blocks: Sequence[Block], section: str, metric: str) -> dict[Block, Value]:
@@ -74,8 +73,8 @@ class Row:
         """One seed's value in a block."""
         dataset, category = block
         entry = self.entries.get(dataset)
-        record = entry.cells.get(seed, {}).get(category) if entry else None
-        return metric_of(record, section, metric) if record and record["status"] == "done" else None
+        value = entry.figures(section, metric).get(seed, {}).get(category) if entry else None
+        return value.mean if value else None
 
 
 def rows_of(board: Board) -> dict[str, Row]:

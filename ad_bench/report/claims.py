@@ -23,7 +23,6 @@ from ad_bench.report.choose import FULL, Block
 from ad_bench.report.delimited import exact, to_csv
 from ad_bench.report.markdown import bullets, escape, grid
 from ad_bench.report.ranking import p_text
-from ad_bench.report.rows import interval_of, metric_of
 from ad_bench.report.significance import ALPHA, signed_rank
 from ad_bench.report.tables import taxonomy_of
 from ad_bench.report.text import figure
@@ -120,15 +119,12 @@ def of_records(board: Board) -> Figures:
             values: dict[Block, list[float]] = {}
             errors: dict[Block, list[float]] = {}
             for dataset, entry in row.entries.items():
-                for record in entry.done():
-                    value = metric_of(record, section, name)
-                    if value is None:
-                        continue
-                    block = (dataset, str(record["category"]))
-                    values.setdefault(block, []).append(value)
-                    interval = interval_of(record, section, name)
-                    if interval is not None:
-                        errors.setdefault(block, []).append(interval.error)
+                for _, of_seed in sorted(entry.figures(section, name).items()):
+                    for category, value in of_seed.items():
+                        block = (dataset, category)
+                        values.setdefault(block, []).append(value.mean or 0.0)
+                        if value.interval is not None:
+                            errors.setdefault(block, []).append(value.interval.error)
             if values:
                 found[metric][row.method, row.variant, row.protocol] = {
                     block: (statistics.fmean(own), _mean_error(own, errors.get(block, [])))

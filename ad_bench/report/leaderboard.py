@@ -90,6 +90,11 @@ def metric_names(records: Iterable[Record]) -> list[str]:
     return sorted(_names_below(records, "metrics"), key=metric_rank)
 
 
+def metrics_of(rows: Iterable[Entry]) -> list[str]:
+    """The same of the finished records of rows, each of which is looked through once."""
+    return sorted(set().union(*(entry.metrics for entry in rows)), key=metric_rank)
+
+
 def metric_rank(name: str) -> tuple[int, int, str]:
     """Sorts `image.image_auroc`, `full.pixel_aupro`, ...: by section, then as the survey names metrics."""
     section, _, metric = name.partition(".")
@@ -161,7 +166,7 @@ def _place(entry: Entry, categories: Sequence[str], groups: Mapping[str, Sequenc
     metrics, notes = {}, remarks_of(entry)
     whole = [s for s, cells in entry.cells.items() if _done(cells) == len(categories)]
     seeds = len(whole) or len({int(r["seed"]) for r in records})
-    for name in metric_names(records):
+    for name in metrics_of([entry]):
         section, _, metric = name.partition(".")
         summary = summarise(entry, covered, section, metric)
         if summary.covered == len(covered):
@@ -178,9 +183,9 @@ def _place(entry: Entry, categories: Sequence[str], groups: Mapping[str, Sequenc
     for name in point_names(records):
         section, kind, figure_name = name.split(".")
         read = _read(*_point(section, kind), figure_name)
-        given = {value for record in records if (value := read(record)) is not None}
-        if figure_name != "threshold" or len(given) == 1:  # a mean of thresholds is none
-            points[name] = mean_over(entry, covered, read)
+        if figure_name == "threshold" and len({read(record) for record in records} - {None}) != 1:
+            continue  # a mean of thresholds is none
+        points[name] = mean_over(entry, covered, read)
     states = [r["status"] for r in entry.records]
     return Place(
         entry=entry,
@@ -205,7 +210,8 @@ def _place(entry: Entry, categories: Sequence[str], groups: Mapping[str, Sequenc
 
 
 def _read(*keys: str) -> Read:
-    return lambda record: number(under(record, *keys[:-1]).get(keys[-1]))
+    *folder, name = keys
+    return lambda record: number(under(record, *folder).get(name))
 
 
 def _done(cells: Mapping[str, Record]) -> int:
@@ -227,7 +233,9 @@ def leaderboard_csv(boards: Mapping[str, Sequence[Place]]) -> str:
     """
     everyone = [place for _, board in sorted(boards.items()) for place in board]
     records = [record for place in everyone for record in place.entry.done()]
-    columns = [column for name in metric_names(records) for column in _metric_columns(name, everyone)]
+    columns = [
+        column for name in metrics_of(p.entry for p in everyone) for column in _metric_columns(name, everyone)
+    ]
     if any(value.interval for place in everyone for value in place.metrics.values()):
         columns.append(("interval.level", _level))
     columns += [(name, _mean_of("compat", name)) for name in compat_names(records)]

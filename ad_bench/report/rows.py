@@ -92,6 +92,16 @@ class Entry:
         return [cells[name] for _, cells in sorted(self.cells.items()) for name in sorted(cells)]
 
     @cached_property
+    def metrics(self) -> frozenset[str]:
+        """`image.image_auroc`, ...: those that a finished record has."""
+        held: dict[str, set[str]] = {}
+        for record in self.done():
+            for section, named in under(record, "metrics").items():
+                if isinstance(named, dict):
+                    held.setdefault(section, set()).update(named)
+        return frozenset(f"{section}.{name}" for section, names in held.items() for name in names)
+
+    @cached_property
     def newest(self) -> Record:
         """The record that speaks for the row: its title, taxonomy and fidelity."""
         return max(self.records, key=lambda r: (str(r.get("date") or ""), -int(r["seed"]), r["category"]))

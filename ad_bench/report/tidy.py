@@ -7,7 +7,7 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ad_bench.report.leaderboard import COSTS, Place, metric_names
+from ad_bench.report.leaderboard import COSTS, Place, metrics_of
 from ad_bench.report.rows import Record, number, under, without_folders
 
 # Columns that stand first, whatever the records hold: where a record has each. results/README.md lists them.
@@ -47,7 +47,7 @@ def records_csv(boards: Mapping[str, Sequence[Place]]) -> str:
         for place in sorted(board, key=lambda place: place.entry.key)
         for record in place.entry.records
     ]
-    metrics = metric_names(records)
+    metrics = metrics_of(place.entry for board in boards.values() for place in board)
     of_section: dict[str, list[str]] = {}
     for section, _, name in (metric.partition(".") for metric in metrics):
         of_section.setdefault(section, []).append(name)

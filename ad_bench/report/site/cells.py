@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from itertools import compress
 from typing import Any
 
-from ad_bench.report.leaderboard import Place, metric_names
+from ad_bench.report.leaderboard import Place, metrics_of
 from ad_bench.report.rows import MISSING, Entry, Record, under, without_folders
 from ad_bench.report.site.overview import cause, key_of, settings_of
 from ad_bench.report.site.runs import Run, Runs, text_of
@@ -66,7 +66,7 @@ def row_page(place: Place, runs: Runs, pictures: Mapping[tuple[str, int], Any]) 
     place_of_setup = -1
     cells: dict[str, dict[str, Any]] = {}
     newest, settings = entry.newest, ""
-    layout = _layout(entry.records)
+    layout = _layout(entry)
     setup: dict[str, Any] = {}
     for record in entry.records:
         run = runs.of(record)
@@ -154,9 +154,9 @@ def _fields(text: str) -> list[str]:
     return text.replace("\r", "").rstrip("\n").replace("\n", ",").split(",")  # ten times as fast
 
 
-def _layout(records: Sequence[Record]) -> list[tuple[str, str]]:
+def _layout(entry: Entry) -> list[tuple[str, str]]:
     """The metrics that occur in a row, as (geometry, name)."""
-    names = metric_names([record for record in records if record["status"] == "done"])
+    names = metrics_of([entry])
     return [(section, name) for section, _, name in (metric.partition(".") for metric in names)]
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ad_bench import __version__, heat, reference
 from ad_bench.reference import Published
-from ad_bench.report.leaderboard import COSTS, SECTIONS, Place, metric_names
+from ad_bench.report.leaderboard import COSTS, SECTIONS, Place, metrics_of
 from ad_bench.report.page import metric_title
 from ad_bench.report.rows import Entry, Record, Value, under, without_folders
 from ad_bench.report.site.extra import Extra
@@ -88,7 +88,7 @@ def _dataset(board: Board, name: str, categories: Sequence[str], gallery: Sequen
 def dataset_page(board: Board, dataset: str, categories: Sequence[str]) -> dict[str, Any]:
     """The leaderboard of one data set: every row with all metrics, published values, costs."""
     places = board.places[dataset]
-    metrics = metric_names(record for place in places for record in place.entry.done())
+    metrics = metrics_of(place.entry for place in places)
     found = {family: reference.published(dataset, family) for family in _families(metrics)}
     return {
         "id": dataset,
@@ -207,7 +207,7 @@ def categories_page(places: Sequence[Place], categories: Sequence[str]) -> dict[
     page: dict[str, Any] = {}
     for place in places:
         entry = place.entry
-        names = metric_names(entry.done())
+        names = metrics_of([entry])
         published = {}
         for family in _families(names):
             match = _beside(entry, reference.published(entry.dataset, family))
