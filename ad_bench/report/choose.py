@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 
 from ad_bench.errors import UsageError, closest
 from ad_bench.records import CellId
-from ad_bench.report.rows import Entry, Value, summarise
+from ad_bench.report.rows import Entry, Value, some_of, summarise
 
 if TYPE_CHECKING:
     from ad_bench.report.board import Board
 
 Block = tuple[str, str]  # data set, category
 FULL = "full"
+SHOWN = 8  # names of rows in an error: a sweep makes hundreds
 
 
 @dataclass
@@ -117,12 +118,16 @@ def find(name: str, rows: Mapping[str, Row]) -> Row:
         raise UsageError(f"'{name}' has rows of several protocols: {', '.join(row.name for row in others)}")
     same = [row.name for row in rows.values() if row.method == name]
     if same:
-        raise UsageError(f"no row '{name}' without a variant; there are: {', '.join(map(quoted, same))}")
-    hint = f"There are: {', '.join(map(quoted, rows))}"
+        raise UsageError(f"no row '{name}' without a variant; there are: {_some(same)}")
+    hint = f"There are: {_some(list(rows))}"
     method, methods = name.partition(":")[0], sorted({row.method for row in rows.values()})
     # Beside long names of variants a misspelt method is like none of them.
     near = "" if "@" in name or method in methods else closest(method, methods)
     raise UsageError(f"no row '{name}' among the records.{near or closest(name, rows, hint)}")
+
+
+def _some(names: Sequence[str]) -> str:
+    return some_of([quoted(name) for name in names], SHOWN)
 
 
 def quoted(name: str) -> str:

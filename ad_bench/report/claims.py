@@ -23,6 +23,7 @@ from ad_bench.report.choose import FULL, Block
 from ad_bench.report.delimited import exact, to_csv
 from ad_bench.report.markdown import bullets, escape, grid
 from ad_bench.report.ranking import p_text
+from ad_bench.report.rows import some_of
 from ad_bench.report.significance import ALPHA, signed_rank
 from ad_bench.report.tables import taxonomy_of
 from ad_bench.report.text import figure
@@ -502,8 +503,7 @@ def _figures(one: Evidence) -> str:
 
 
 def _some(rows: Sequence[str], limit: int = 12) -> str:
-    more = f" and {len(rows) - limit} more (claims.csv)" if len(rows) > limit else ""
-    return "; ".join(rows[:limit]) + more
+    return some_of(rows, limit, "; ") + (" (claims.csv)" if len(rows) > limit else "")
 
 
 def brief(found: Sequence[Evidence]) -> list[str]:

@@ -15,7 +15,7 @@ from ad_bench.records import CellId, replace_text
 from ad_bench.report import choose
 from ad_bench.report.choose import Block, Row
 from ad_bench.report.delimited import exact, to_csv
-from ad_bench.report.leaderboard import metric_names
+from ad_bench.report.leaderboard import metrics_of
 from ad_bench.report.ranking import p_text
 from ad_bench.report.rows import Record, cell_key, percent, under
 from ad_bench.report.significance import (
@@ -106,7 +106,7 @@ def compare(
     section, name = choose.section_of(metric)
     held = [row.blocks(section, name) for row in (a, b)]
     if not any(held):
-        known = metric_names(r for row in (a, b) for entry in row.entries.values() for r in entry.done())
+        known = metrics_of(entry for row in (a, b) for entry in row.entries.values())
         names = [text.partition(".")[2] if text.split(".")[0] != "paper" else text for text in known]
         hint = closest(metric, names, f"They have: {', '.join(names)}")
         raise UsageError(f"neither {a.name} nor {b.name} has a metric '{metric}'.{hint}")

@@ -146,23 +146,6 @@ def _text(text: str) -> str:
     return html_escape("".join(c if c.isprintable() else "\ufffd" for c in text))
 
 
-_HEAD = r"""% {title}. Made by `adbench report` from records; do not edit.
-% Compiles as it is. In a paper: \usepackage{{graphicx}}, then \input this file.
-\makeatletter
-\ifx\@nodocument\relax % inside a document
-  \let\adbenchend\relax
-  \makeatother
-\else
-  \makeatother
-  \documentclass[a4paper]{{article}}
-  \usepackage[utf8]{{inputenc}}
-  \usepackage[margin=20mm]{{geometry}}
-  \usepackage{{graphicx}}
-  \begin{{document}}
-  \def\adbenchend{{\end{{document}}}}
-\fi
-"""
-
 _BOXES = {"start": "[bl]", "middle": "[b]", "end": "[br]"}
 
 
@@ -184,8 +167,7 @@ def figure(drawing: Drawing, caption: str, label: str) -> str:
         else:
             box = rf"\makebox(0,0){_BOXES[part.anchor]}{{{latex.escape(part.text)}}}"
             body.append(rf"\put{_at(drawing, part.x, part.y)}{{{box}}}")
-    title = " ".join(drawing.title.encode("ascii", "replace").decode().split())
-    return _HEAD.format(title=title) + "\n".join(
+    return latex.head(drawing.title, "graphicx", "a4paper", "20mm") + "\n".join(
         [
             r"\begin{figure*}[tbp]",
             r"\centering\scriptsize\setlength{\unitlength}{" + f"{UNIT}pt}}",

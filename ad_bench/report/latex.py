@@ -33,23 +33,24 @@ PAGE_HEIGHT, CAPTION_HEIGHT, ROW_HEIGHT, NOTE_HEIGHT = 500.0, 40.0, 9.8, 8.2
 NOTE_LENGTH = 190  # letters of a line of notes
 
 _HEAD = r"""% {title}. Made by `adbench report` from records; do not edit.
-% Compiles as it is. In a paper: \usepackage{{booktabs,graphicx}}, then \input this file; with rotating too, a
-% wide table is turned on its side.
+% Compiles as it is. In a paper: \usepackage{{{packages}}}, then \input this file{note}
 \makeatletter
 \ifx\@nodocument\relax % inside a document
   \let\adbenchend\relax
   \makeatother
 \else
   \makeatother
-  \documentclass[a4paper,landscape]{{article}}
+  \documentclass[{page}]{{article}}
   \usepackage[utf8]{{inputenc}}
-  \usepackage[margin=15mm]{{geometry}}
-  \usepackage{{booktabs,graphicx}}
+  \usepackage[margin={margin}]{{geometry}}
+  \usepackage{{{packages}}}
   \begin{{document}}
   \def\adbenchend{{\end{{document}}}}
 \fi
-\def\adbenchwide{{table*}}
-\ifcsname sidewaystable*\endcsname\def\adbenchwide{{sidewaystable*}}\fi
+"""
+_TURNED = "; with rotating too, a\n% wide table is turned on its side."
+_WIDE = r"""\def\adbenchwide{table*}
+\ifcsname sidewaystable*\endcsname\def\adbenchwide{sidewaystable*}\fi
 """
 
 _SPECIAL = {
@@ -128,8 +129,13 @@ def table_latex(table: Table) -> str:
 def document(sheets: Sequence[Sheet]) -> str:
     """A file with these tables, one after another."""
     floats = [text for sheet in sheets for text in _floats(sheet)]
-    title = sheets[0].title
-    return _HEAD.format(title=_comment(title)) + "\n".join(floats) + "\\adbenchend\n"
+    top = head(sheets[0].title, "booktabs,graphicx", "a4paper,landscape", "15mm", _TURNED)
+    return top + _WIDE + "\n".join(floats) + "\\adbenchend\n"
+
+
+def head(title: str, packages: str, page: str, margin: str, note: str = ".") -> str:
+    r"""The start of a file that compiles as it is and that a paper can \input; \adbenchend ends it."""
+    return _HEAD.format(title=_comment(title), packages=packages, page=page, margin=margin, note=note)
 
 
 def _sheet(table: Table) -> Sheet:

@@ -16,6 +16,7 @@ from ad_bench.report.rows import (
     best_on_test,
     mean_over,
     metric_of,
+    names_below,
     number,
     sub_means,
     summarise,
@@ -85,13 +86,8 @@ class Place:
 Figure = Callable[[Place], float | None]
 
 
-def metric_names(records: Iterable[Record]) -> list[str]:
-    """`image.image_auroc`, `paper.pixel_auroc`, ... : all that occur, in a fixed order."""
-    return sorted(_names_below(records, "metrics"), key=metric_rank)
-
-
 def metrics_of(rows: Iterable[Entry]) -> list[str]:
-    """The same of the finished records of rows, each of which is looked through once."""
+    """`image.image_auroc`, `paper.pixel_auroc`, ...: all that finished records have, in a fixed order."""
     return sorted(set().union(*(entry.metrics for entry in rows)), key=metric_rank)
 
 
@@ -108,23 +104,13 @@ def metric_rank(name: str) -> tuple[int, int, str]:
 
 def compat_names(records: Iterable[Record]) -> list[str]:
     """`ader.pixel_aupro`, `imiad.pixel_aupro`, ...: by project, then as metrics are sorted."""
-    found = _names_below(records, "compat")
+    found = names_below(records, "compat")
     return sorted(found, key=lambda name: (name.partition(".")[0], metric_rank(name)))
 
 
 def best_names(records: Iterable[Record]) -> list[str]:
     """`image.image_auroc`, ...: the metrics that were taken at the best test epoch too."""
-    return sorted(_names_below(records, "best_on_test", "metrics"), key=metric_rank)
-
-
-def _names_below(records: Iterable[Record], *keys: str) -> set[str]:
-    """`section.name` of all that stands two levels below `keys`."""
-    held: dict[str, set[str]] = {}
-    for record in records:
-        for section, named in under(record, *keys).items():
-            if isinstance(named, dict):
-                held.setdefault(section, set()).update(named)
-    return {f"{section}.{name}" for section, names in held.items() for name in names}
+    return sorted(names_below(records, "best_on_test", "metrics"), key=metric_rank)
 
 
 def point_names(records: Sequence[Record]) -> list[str]:

@@ -21,7 +21,7 @@ from ad_bench.report import choose, diagram
 from ad_bench.report.choose import FULL, Block, Row
 from ad_bench.report.delimited import exact, to_csv
 from ad_bench.report.markdown import bullets, escape, grid
-from ad_bench.report.rows import Interval, Value, over_seeds, percent
+from ad_bench.report.rows import Interval, Value, over_seeds, percent, some_of
 from ad_bench.report.significance import (
     ALPHA,
     SignedRank,
@@ -264,7 +264,9 @@ def extras(found: Sequence[Ranking], titles: Mapping[str, str]) -> list[Extra]:
         if len(ranking.rows) < 2:
             continue
         drawn = _drawing(ranking)
-        left = [f"Left out, {reason}: {_names(names)}." for reason, names in _by_reason(ranking).items()]
+        left = [
+            f"Left out, {reason}: {some_of(names, _SHOWN)}." for reason, names in _by_reason(ranking).items()
+        ]
         pages.append(
             Extra(
                 ident=f"ranking-{ranking.metric}",
@@ -427,22 +429,19 @@ def _left_out(ranking: Ranking) -> list[str]:
     page: list[str] = []
     if reasons:
         page += ["", "## Rows left out"]
-        page += bullets([f"{escape(reason)}: {escape(_names(names))}" for reason, names in reasons.items()])
+        page += bullets(
+            [f"{escape(reason)}: {escape(some_of(names, _SHOWN))}" for reason, names in reasons.items()]
+        )
     if ranking.blocks_left_out:
         page += ["", "## Blocks left out"]
         page += ["", "Not every compared row has them; the figure is how many rows do."]
         shown = [f"{dataset}/{category} {n}" for (dataset, category), n in ranking.blocks_left_out.items()]
-        page += ["", escape(_names(shown, 60))]
+        page += ["", escape(some_of(shown, 60))]
     return page
 
 
 def _listed(blocks: Sequence[Block]) -> str:
-    return _names([f"{dataset}/{category}" for dataset, category in blocks], 5)
-
-
-def _names(names: Sequence[str], limit: int = _SHOWN) -> str:
-    more = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return ", ".join(names[:limit]) + more
+    return some_of([f"{dataset}/{category}" for dataset, category in blocks])
 
 
 def _count(number: int, noun: str) -> str:

@@ -94,12 +94,7 @@ class Entry:
     @cached_property
     def metrics(self) -> frozenset[str]:
         """`image.image_auroc`, ...: those that a finished record has."""
-        held: dict[str, set[str]] = {}
-        for record in self.done():
-            for section, named in under(record, "metrics").items():
-                if isinstance(named, dict):
-                    held.setdefault(section, set()).update(named)
-        return frozenset(f"{section}.{name}" for section, names in held.items() for name in names)
+        return frozenset(names_below(self.done(), "metrics"))
 
     @cached_property
     def newest(self) -> Record:
@@ -197,12 +192,6 @@ def metric_of(record: Record, section: str, metric: str) -> float | None:
     return number(under(record, "metrics", section).get(metric))
 
 
-def interval_of(record: Record, section: str, metric: str) -> Interval | None:
-    """The bootstrap interval of a stored metric; None where none was made."""
-    level = number(under(record, "bootstrap").get("level"))
-    return _interval(under(record, "intervals", section).get(metric), level)
-
-
 def _interval(stored: Any, level: float | None) -> Interval | None:
     if not isinstance(stored, dict):
         return None
@@ -228,6 +217,16 @@ def under(record: Record, *keys: str) -> Mapping[str, Any]:
         if not isinstance(found, dict):  # what JSON has; asking for a Mapping takes several times as long
             return {}
     return found
+
+
+def names_below(records: Iterable[Record], *keys: str) -> set[str]:
+    """`section.name` of all that stands two levels below `keys`."""
+    held: dict[str, set[str]] = {}
+    for record in records:
+        for section, named in under(record, *keys).items():
+            if isinstance(named, dict):
+                held.setdefault(section, set()).update(named)
+    return {f"{section}.{name}" for section, names in held.items() for name in names}
 
 
 def best_on_test(section: str, metric: str) -> Read:
@@ -426,7 +425,7 @@ def _reasons(
                 causes.setdefault(cause, []).append(f"{name} (seed {seed})" if len(entry.cells) > 1 else name)
     total = len(categories) * len(entry.cells)
     return [
-        cause if len(where) == total else f"{cause} [{_enumerate(where)}]" for cause, where in causes.items()
+        cause if len(where) == total else f"{cause} [{some_of(where)}]" for cause, where in causes.items()
     ]
 
 
@@ -450,9 +449,10 @@ def _cause(record: Record, section: str, metric: str) -> str | None:
     return f"not computed: the record has no {metric}"
 
 
-def _enumerate(names: Sequence[str], limit: int = 5) -> str:
+def some_of(names: Sequence[str], limit: int = 5, sign: str = ", ") -> str:
+    """`a, b and 3 more` of a list that is longer than `limit`."""
     more = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return ", ".join(names[:limit]) + more
+    return sign.join(names[:limit]) + more
 
 
 def shorten(text: str, limit: int) -> str:
