@@ -42,6 +42,17 @@ def test_the_points_of_roc_lie_on_that_of_scikit_learn(count: int, ties: bool) -
     assert abs(area - np.trapezoid(tpr, fpr)) < (1e-6 if count == 40 else 2e-3)  # thin, but no other curve
 
 
+def test_points_stand_evenly_along_a_curve_however_its_scores_crowd() -> None:
+    crowded = np.linspace(10, 11, 9900)  # found at once: 99 % of the points of the exact curve
+    spread = np.linspace(0, 1, 100)
+    normal = np.linspace(0, 1, 5000)
+    scores = np.concatenate([crowded, spread, normal])
+    found = curves(rank_images(scores, np.arange(len(scores)) < 10_000))["roc"]
+    steps = np.hypot(np.diff(found["x"]), np.diff(found["y"]))
+    assert len(found["x"]) > 100
+    assert steps.max() < 3 * 2 / (POINTS - 1)
+
+
 @pytest.mark.parametrize("ties", [False, True])
 def test_the_points_of_precision_and_recall_are_those_of_scikit_learn(ties: bool) -> None:
     scores, labels = scores_and_labels(60, ties)

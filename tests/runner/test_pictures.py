@@ -25,7 +25,7 @@ def sample(folder: Path, name: str, label: int, defect: str, mask: object = None
 def tests(tmp_path: Path) -> list[Sample]:
     """Nine kinds of defects, three images each, and ten normal ones; a defect is 1 pixel of 20,000."""
     mask = np.zeros((100, 200), np.uint8)
-    mask[51, 101] = 255
+    mask[52, 102] = 255  # between the rows and columns that a thinned mask would keep
     Image.fromarray(mask).save(tmp_path / "mask.png")
     found = [sample(tmp_path, f"good/{i:03}.png", 0, "good") for i in range(10)]
     for kind in "abcdefghi":
