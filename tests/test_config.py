@@ -86,7 +86,8 @@ def test_an_override_of_the_method_makes_a_variant() -> None:
     assert choice.variant == "backbone=resnet18,coreset_ratio=0.01"
     assert choice.config.method.model.coreset_ratio == 0.01
     assert one("method=patchcore", "rerun=always", "paths.data=/x", "runtime.device=cpu").variant == ""
-    assert one("method=patchcore", "variant=mine", "backbone=resnet18").variant == "mine"
+    mine = one("method=patchcore", "variant=mine", "backbone=resnet18")
+    assert (mine.variant, mine.settings) == ("mine", ("backbone=resnet18",))  # whatever it is called
     assert one("method=patchcore", "backbone.weights=/here/resnet.safetensors").variant == ""
     assert one("method=patchcore", "dataset=folder", "dataset.samples.mask_dir=masks").variant
     assert (

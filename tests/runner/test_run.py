@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ad_bench.records import read_all
 from tests.runner.conftest import records, write_category
 
 Call = Callable[..., subprocess.CompletedProcess[str]]
@@ -372,12 +373,17 @@ def test_a_newcomer_adds_a_method_by_adding_files(
 ) -> None:
     listed = json.loads(adbench("list", "methods", "--json", "--config-dir", str(mine)).stdout)
     assert "brightness" in {entry["id"] for entry in listed}
-    answer = adbench("run", "method=brightness", "method.model.power=2", *MVTEC, "--config-dir", str(mine))
+    words = ("method=brightness", "method.model.power=2", *MVTEC, "--config-dir", str(mine))
+    answer = adbench("run", *words)
     assert answer.returncode == 0, answer.stderr
     assert {r["variant"] for r in records(tmp_path).values()} == {"power=2"}
+    assert adbench("run", "variant=squared", *words).returncode == 0
+    rows = {(r["variant"], *r["settings"]) for r in read_all(tmp_path / "results")[0]}
+    assert rows == {("power=2", "power=2"), ("squared", "power=2")}
     adbench("report")
     table = (tmp_path / "results" / "tables" / "mvtec" / "table9_image_auroc.md").read_text()
     assert "Brightness" in table
+    assert "variant squared: power=2" in table
 
 
 def test_a_paper_that_reports_its_best_test_epoch_gets_that_figure_beside_the_result(
