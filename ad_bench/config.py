@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from ad_bench.errors import UsageError, closest
 
 BACKBONE = "ad_bench.parts.backbone.Backbone"
-GROUPS = ("method", "dataset", "protocol", "metric", "backbone", "runtime", "paths")
+GROUPS = ("method", "dataset", "protocol", "metric", "backbone", "runtime", "launch", "paths")
 # What names no variant: where things lie, how fast they run, which cells of a table are meant.
 NO_VARIANT = (
     *(
@@ -29,6 +29,7 @@ NO_VARIANT = (
         "store",
         "metric",
         "runtime",
+        "launch",
         "paths",
         "protocol",
         "suite",
