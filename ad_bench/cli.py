@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ usage: adbench COMMAND [key=value ...] [options]
   run       fit and score:   adbench run method=patchcore dataset=mvtec
                              adbench run -m method=patchcore,padim dataset=mtd seed=0,1,2
                              adbench run suite=demo
+  status    how a sweep stands: done, running, failed and why, time left; --watch
   report    tables from the records: results/tables, results/leaderboard.csv
   compare   two rows cell by cell, with significance
   list      methods | datasets | metrics | protocols | backbones | suites
@@ -28,6 +28,7 @@ usage: adbench COMMAND [key=value ...] [options]
   rescore   new metrics, or another paper's pixel rules, for maps that a run kept: no fit
   predict   new images through a model that a run kept: scores, heat maps, a sheet
   results   export | import: records in one archive, to another lab and from it
+  clean     remove what killed runs left behind
   doctor    what works on this machine: devices, weights, data, versions
 
 adbench COMMAND --help says more. Exit codes: 0 done, 1 some cells failed, 2 wrong use, 130 interrupted.
@@ -48,6 +49,7 @@ Fits and scores every cell (method x data set x category x protocol x seed) that
   runtime.device=cpu         default: cuda where there is one
   runtime=debug              a few images: does it run?
   rerun=failed|always        default: never what has a record
+  launch=local|slurm         in worker processes (launch.workers_per_device=4), or as array jobs of a cluster
   save.maps=true save.model=true
   method.model.coreset_ratio=0.01         any setting of the method's YAML: a row of its own in the tables
   suite=demo                 a named list of runs
@@ -55,6 +57,34 @@ Fits and scores every cell (method x data set x category x protocol x seed) that
   -m, --multirun      sweep over values with commas, glob(*) or range(): -m method=patchcore,padim
   --config-dir DIR    a folder of yours with method/NAME.yaml, dataset/NAME.yaml, suite/NAME.yaml
   --dry-run           say what would run
+"""
+
+STATUS_HELP = """\
+usage: adbench status [words as in adbench run | paths.results=DIR] [--watch] [--json] [--config-dir DIR]
+
+Says how many cells are done, failed, skipped, running, waiting; who works on what; why cells failed and where
+the traceback is; how the jobs of launch=slurm do; how fast it goes, how long the rest takes, and what to do
+next. Without words: of the newest sweep of results/sweeps, and which others are open. It may be called on any
+machine that sees the results folder, while a sweep runs and afterwards.
+
+  --watch     again every 5 s until every cell has a record, or Ctrl-C
+  --json      one object with all of it
+
+Exit codes: 0 all is done, or not all has run yet; 1 some cells failed, 2 wrong use.
+"""
+
+CLEAN_HELP = """\
+usage: adbench clean [paths.results=DIR] [paths.cache=DIR] [--dry-run] [--checkpoints]
+
+Removes what killed runs left: half-written records, files, checkpoints and image stores, notes of processes
+that are dead; and what results/sweeps remembers of sweeps that are complete or began more than 30 days ago,
+with their packs and logs. Of living processes it touches nothing, and nothing of other machines that is
+younger than a day. Records stay, and so do whole image stores (paths.cache may be deleted at any time).
+
+  --dry-run       say what would be removed
+  --checkpoints   also the checkpoints that stopped trainings would go on from; not while something runs
+
+Exit codes: 0 done, 1 something could not be removed, 2 wrong use.
 """
 
 REPORT_HELP = """\
@@ -242,8 +272,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     try:
         return command(rest)
-    except KeyboardInterrupt:
-        print("\nadbench: interrupted; finished cells are kept, the same command goes on", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        kept = f"finished cells and {stop} are kept" if str(stop) else "finished cells are kept"
+        print(f"\nadbench: interrupted; {kept}, the same command goes on", file=sys.stderr)
         return INTERRUPTED
     except (UsageError, DataError, WeightsError) as error:
         return _complain(str(error))
@@ -314,7 +345,7 @@ class Words:
 def run(argv: Sequence[str]) -> int:
     """Fit and score what has no record yet."""
     words = Words(argv, ["-m", "--multirun", "--dry-run"], ["--config-dir"])
-    signal.signal(signal.SIGTERM, _interrupt)  # as Ctrl-C: what is half done leaves nothing behind
+    _stoppable()
     from ad_bench import config
 
     for folder in words.config_dirs:
@@ -329,11 +360,51 @@ def run(argv: Sequence[str]) -> int:
     if "--dry-run" in words.flags:
         sweep.print_plan(plan)
         return DONE
-    return SOME_FAILED if sweep.run_plan(plan) else DONE
+    command = sweep.Command(tuple(words.overrides), tuple(words.config_dirs))
+    return SOME_FAILED if sweep.run_plan(plan, command) else DONE
 
 
-def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
+def _stoppable() -> None:
+    """SIGTERM ends the process as Ctrl-C does; what is half written leaves nothing behind."""
+    from ad_bench.runner import stopping
+
+    stopping.install()
+
+
+def status(argv: Sequence[str]) -> int:
+    """How a sweep stands."""
+    words = Words(argv, ["--watch", "--json", "-m", "--multirun"], ["--config-dir"])
+    _stoppable()
+    if {"--watch", "--json"} <= words.flags:
+        words._refuse("--watch is for people, --json for programs: one of them")
+    from ad_bench.runner.status import as_json, status_of
+
+    found, others = status_of(words.overrides, words.config_dirs)
+    if "--json" in words.flags:
+        import json
+
+        print(json.dumps(as_json(found, others), indent=1))
+    else:
+        from rich.console import Console
+
+        from ad_bench.runner import status_view
+
+        shown = status_view.watch if "--watch" in words.flags else status_view.print_status
+        shown(found, others, Console())
+    return SOME_FAILED if found.failed else DONE
+
+
+def clean(argv: Sequence[str]) -> int:
+    """What killed runs left behind."""
+    words = Words(argv, ["--dry-run", "--checkpoints"])
+    _stoppable()
+    from ad_bench.runner import clean as cleaning
+
+    results, cache = cleaning.default_folders()
+    results, cache = words.take("paths.results", results), words.take("paths.cache", cache)
+    _no_more(words)
+    flags = ("--dry-run" in words.flags, "--checkpoints" in words.flags)
+    return SOME_FAILED if cleaning.clean(Path(results), Path(cache), *flags) else DONE
 
 
 def report(argv: Sequence[str]) -> int:
@@ -417,7 +488,7 @@ def show(argv: Sequence[str]) -> int:
 def data(argv: Sequence[str]) -> int:
     """Is the data there, and whole."""
     words = Words(argv, ["--deep", "--json"], ["--config-dir", "--out"])
-    signal.signal(signal.SIGTERM, _interrupt)  # as Ctrl-C: what is half unpacked leaves nothing behind
+    _stoppable()  # what is half unpacked leaves nothing behind
     from ad_bench import datacheck
     from ad_bench.errors import UsageError, closest
 
@@ -491,7 +562,7 @@ def evaluate(argv: Sequence[str]) -> int:
 def rescore(argv: Sequence[str]) -> int:
     """New metrics for stored maps."""
     words = Words(argv, ["--dry-run"], ["--config-dir"])
-    signal.signal(signal.SIGTERM, _interrupt)
+    _stoppable()
     for folder in words.config_dirs:
         sys.path.insert(0, str(folder.expanduser().resolve()))  # a user's data set lists its own samples
     from ad_bench.runner.rescore import rescore_records
@@ -503,7 +574,7 @@ def rescore(argv: Sequence[str]) -> int:
 def predict(argv: Sequence[str]) -> int:
     """New images through a saved model."""
     words = Words(argv, ["--maps", "--trust"], ["--out", "--config-dir"])
-    signal.signal(signal.SIGTERM, _interrupt)
+    _stoppable()
     for folder in words.config_dirs:
         sys.path.insert(0, str(folder.expanduser().resolve()))
     keys = ("threshold", "pixel_threshold", "category", "runtime.device", "runtime.batch_size")
@@ -532,7 +603,7 @@ def predict(argv: Sequence[str]) -> int:
 def results(argv: Sequence[str]) -> int:
     """Records to and from other labs."""
     words = Words(argv, [], ["--with", "--as"])
-    signal.signal(signal.SIGTERM, _interrupt)  # as Ctrl-C: an import leaves whole cells or nothing
+    _stoppable()  # an import leaves whole cells or nothing
     verb, archive = [*words.overrides[:2], "", ""][:2]
     words.overrides = words.overrides[2:]
     if verb not in ("export", "import") or not archive or "=" in archive:
@@ -567,6 +638,7 @@ def doctor(argv: Sequence[str]) -> int:
 
 COMMANDS: dict[str, tuple[Callable[[Sequence[str]], int], str]] = {
     "run": (run, RUN_HELP),
+    "status": (status, STATUS_HELP),
     "report": (report, REPORT_HELP),
     "compare": (compare, COMPARE_HELP),
     "list": (list_, LIST_HELP),
@@ -576,6 +648,7 @@ COMMANDS: dict[str, tuple[Callable[[Sequence[str]], int], str]] = {
     "rescore": (rescore, RESCORE_HELP),
     "predict": (predict, PREDICT_HELP),
     "results": (results, RESULTS_HELP),
+    "clean": (clean, CLEAN_HELP),
     "doctor": (doctor, DOCTOR_HELP),
 }
 

@@ -27,15 +27,26 @@ class WeightsError(AdbenchError):
 
 
 class ResultsError(AdbenchError):
-    """The results folder cannot be written: the disk is full, or it is no folder. Earlier records stay."""
+    """Results or cache cannot be written: the disk is full, or it is no folder. Earlier records stay.
+
+    A matter of the machine, not of a cell: it stops a run, and the same command goes on.
+    """
 
 
 class TrainingError(AdbenchError):
     """A training that cannot go on: its loss is NaN or infinite."""
 
 
+class TimeLimitError(AdbenchError):
+    """A fit with its cells that took longer than runtime.max_minutes."""
+
+
 class PredictionError(AdbenchError):
     """A method returned something that cannot be scored: NaN, infinity, a wrong shape."""
+
+
+class WorkerError(AdbenchError):
+    """A worker process that died: killed, out of memory, or crashed in a library."""
 
 
 def closest(name: str, known: Iterable[str], hint: str = "") -> str:

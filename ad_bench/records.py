@@ -7,15 +7,15 @@ results/README.md describes the fields; `SCHEMA` grows when one changes its mean
 from __future__ import annotations
 
 import errno
+import functools
 import gc
 import hashlib
 import json
 import math
 import os
 import re
+import secrets
 import shutil
-import socket
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -25,6 +25,7 @@ from typing import Any
 import orjson
 
 from ad_bench.errors import ResultsError
+from ad_bench.processes import abandoned, temporary
 
 SCHEMA = 1
 Record = dict[str, Any]
@@ -55,6 +56,7 @@ class CellId:
         return f"{self.dataset}/{self.category} {self.row} {self.protocol}-seed{self.seed}"
 
 
+@functools.lru_cache(maxsize=4096)  # a plan of 10,000 cells has few names, many times
 def path_name(text: str) -> str:
     """`text` as one portable path component; long or odd ones end in a hash of the original."""
     clean = re.sub(r"[^A-Za-z0-9._=,@+-]", "_", text).lstrip(".") or "_"
@@ -74,7 +76,7 @@ def find(results: Path, cell: CellId, fingerprint: str) -> Record | None:
 def read(path: Path) -> Record:
     """One record. Raises ValueError, naming the file, where it is no record of this schema."""
     try:
-        record = orjson.loads(path.read_bytes())  # a report reads thousands, in a third of json's time
+        record = orjson.loads(_content(path))  # a report reads thousands, in a third of json's time
     except ValueError as error:
         raise ValueError(f"{path} is no JSON ({error}); delete its folder and run the cell again") from error
     if not isinstance(record, dict) or record.get("schema") != SCHEMA:
@@ -83,6 +85,15 @@ def read(path: Path) -> Record:
             f"{path} has schema {found}, this version reads {SCHEMA}; delete it or use its version"
         )
     return record
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        if error.errno != errno.ESTALE:
+            raise
+        return path.read_bytes()  # NFS: another host replaced it between looking it up and reading it
 
 
 def folders(results: Path, problems: list[str] | None = None) -> Iterator[Path]:
@@ -144,13 +155,13 @@ def writing(results: Path, cell: CellId, fingerprint: str, replace: bool = False
     """
     final = cell.folder(results) / fingerprint
     try:
-        with scratch(results) as temporary:
-            yield temporary
-            for path in temporary.iterdir():  # a record must not be visible before its bytes are on the disk
+        with scratch(results) as folder:
+            yield folder
+            for path in folder.iterdir():  # a record must not be visible before its bytes are on the disk
                 with path.open("rb") as handle:
                     os.fsync(handle.fileno())
             final.parent.mkdir(parents=True, exist_ok=True)
-            _move_in(temporary, final, replace)
+            _move_in(folder, final, replace)
     except OSError as error:
         raise ResultsError(
             f"cannot write the record of {cell} in {results}: {error.strerror or error}."
@@ -162,50 +173,60 @@ def writing(results: Path, cell: CellId, fingerprint: str, replace: bool = False
 @contextmanager
 def scratch(results: Path) -> Iterator[Path]:
     """A folder on the disk of the records that is gone on leaving; `sweep_leftovers` knows its name."""
-    temporary = results / "cells" / f".tmp-{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+    folder = temporary(results / "cells")
     try:
-        temporary.mkdir(parents=True)
-        yield temporary
+        folder.mkdir(parents=True)
+        yield folder
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
-def _move_in(temporary: Path, final: Path, replace: bool) -> None:
+def _move_in(folder: Path, final: Path, replace: bool) -> None:
     for _ in range(10):  # two processes may replace the same record at the same moment
         try:
-            temporary.rename(final)
+            _rename(folder, final)
             return
         except OSError as error:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
         if not replace and (final / "record.json").is_file():
             return
-        old = temporary.with_name(temporary.name.replace(".tmp-", ".old-") + uuid.uuid4().hex[:4])
+        old = folder.with_name(folder.name.replace(".tmp-", ".old-") + secrets.token_hex(2))
         with suppress(FileNotFoundError):
             final.rename(old)
-            shutil.rmtree(old, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
     raise ResultsError(f"{final} is being rewritten by other processes; run the same command again")
 
 
+def _rename(half: Path, final: Path) -> None:
+    """Rename in one step.
+
+    NFS repeats a request whose answer was lost; the source is then gone because the first one did its work.
+    """
+    before = half.stat()
+    try:
+        half.replace(final)
+    except FileNotFoundError:
+        with suppress(OSError):
+            os.listdir(final.parent)  # asks the server anew what is there  # noqa: PTH208
+            if os.path.samestat(before, final.stat()):
+                return
+        raise
+
+
 def sweep_leftovers(results: Path) -> int:
-    """Remove temporary folders of processes of this machine that are gone; returns how many."""
-    host, removed = socket.gethostname(), 0
-    for folder in (results / "cells").glob(".*"):
-        match = re.fullmatch(rf"\.(?:tmp|old)-{re.escape(host)}-(\d+)-\w+", folder.name)
-        if match and not _alive(int(match[1])):
-            shutil.rmtree(folder, ignore_errors=True)
-            removed += 1
+    """Remove temporary folders that nobody will finish (`processes.abandoned`); returns how many."""
+    removed = 0
+    for folder in leftovers(results):
+        shutil.rmtree(folder, ignore_errors=True)
+        removed += 1
     return removed
 
 
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+def leftovers(results: Path) -> list[Path]:
+    """The temporary folders beside the records that nobody will finish."""
+    found = (path for kind in (".tmp-*", ".old-*") for path in (results / "cells").glob(kind))
+    return [path for path in found if abandoned(path)]
 
 
 def write_json(path: Path, record: Record) -> None:
@@ -232,9 +253,9 @@ def replace_text(path: Path, text: str) -> None:
 def replace_file(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` fill a temporary file beside `path`, then put it in its place."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+    half = temporary(path.parent)
     try:
-        write(temporary)
-        temporary.replace(path)
+        write(half)
+        _rename(half, path)
     finally:
-        temporary.unlink(missing_ok=True)
+        half.unlink(missing_ok=True)

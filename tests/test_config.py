@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from omegaconf import OmegaConf
@@ -195,3 +196,32 @@ def test_every_number_of_every_yaml_parses() -> None:
     for group in config.GROUPS:
         for path in config.options(group).values():
             assert OmegaConf.load(path) is not None
+
+
+@pytest.mark.parametrize(
+    ("words", "protocol", "compositions"),
+    [
+        (["method=patchcore"], "full", 1),
+        (["method=regad"], "leave_one_out-2", 1),  # its file names it
+        (["method=regad", "protocol=full"], "full", 1),
+        (["method=regad", "protocol=null"], "leave_one_out-2", 2),
+        (["method=patchcore", "method.protocol=few_shot"], "few_shot-4", 2),
+        (["method=heir"], "leave_one_out-2", 2),  # it takes it over from another file
+    ],
+)
+def test_the_methods_own_protocol_mostly_takes_one_composition(
+    words: list[str], protocol: str, compositions: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "method").mkdir()
+    (tmp_path / "method" / "heir.yaml").write_text("defaults: [regad, _self_]\ntitle: Heir\n")
+    count = 0
+    compose = config._hydra
+
+    def counted(*arguments: Any) -> Any:
+        nonlocal count
+        count += 1
+        return compose(*arguments)
+
+    monkeypatch.setattr(config, "_hydra", counted)
+    (choice,) = config.choices(words, [tmp_path])
+    assert (choice.protocol, count) == (protocol, compositions)

@@ -1,16 +1,19 @@
 from __future__ import annotations
 
+import errno
 import json
 import os
-import socket
+import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from ad_bench import records
 from ad_bench.errors import ResultsError
+from ad_bench.processes import DAY, machine
 from ad_bench.records import CellId
 
 CELL = CellId("mtd", "mtd", "patchcore", "coreset_ratio=0.01", "full", 0)
@@ -107,12 +110,88 @@ def test_leftovers_of_dead_processes_go_those_of_living_ones_stay(tmp_path: Path
     cells = tmp_path / "cells"
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
-    host = socket.gethostname()
-    names = [f".tmp-{host}-{dead.pid}-aa", f".tmp-{host}-{os.getpid()}-bb", ".tmp-elsewhere-1-cc"]
-    for name in names:
+    here = machine()
+    gone = [f".tmp-{here}-{dead.pid}-aa", f".old-{here}-{dead.pid}-aa12", ".tmp-elsewhere~01234567-1-dd"]
+    stay = [f".tmp-{here}-{os.getpid()}-bb", ".tmp-elsewhere~01234567-1-cc", f".tmp-host-{dead.pid}-ee"]
+    for name in (*gone, *stay):
         (cells / name).mkdir(parents=True)
-    assert records.sweep_leftovers(tmp_path) == 1
-    assert sorted(p.name for p in cells.iterdir()) == sorted(names[1:])
+    past = time.time() - 1.1 * DAY
+    os.utime(cells / gone[2], (past, past))
+    assert records.sweep_leftovers(tmp_path) == 3
+    assert sorted(p.name for p in cells.iterdir()) == sorted(stay)
+
+
+class LostReply:
+    """NFS: the server has renamed, its answer was lost, and the request that is sent again finds nothing."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, undo: bool = False) -> None:
+        real = Path.replace
+        self.lost = 0
+
+        def replace(path: Path, target: Path) -> Path:
+            if undo:  # nothing was renamed: somebody removed the source
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+            else:
+                real(path, target)
+            self.lost += 1
+            raise FileNotFoundError(errno.ENOENT, "No such file or directory", str(path))
+
+        monkeypatch.setattr(Path, "replace", replace)
+
+
+def test_a_rename_whose_answer_was_lost_has_happened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    nfs = LostReply(monkeypatch)
+    put(tmp_path, who="me")
+    records.replace_text(tmp_path / "table.csv", "a,b")
+    assert nfs.lost == 2
+    assert records.find(tmp_path, CELL, "abc")["who"] == "me"  # type: ignore[index]
+    assert (tmp_path / "table.csv").read_text() == "a,b"
+    assert not list((tmp_path / "cells").glob(".*"))
+
+
+def test_a_rename_that_did_not_happen_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(tmp_path, "before", who="first")
+    (tmp_path / "table.csv").write_text("before")
+    LostReply(monkeypatch, undo=True)
+    with pytest.raises(ResultsError, match="cannot write the record"):
+        put(tmp_path)
+    with pytest.raises(ResultsError, match="cannot write the record"):
+        put(tmp_path, "before", who="second", replace=True)  # another's record in its place is no proof
+    with pytest.raises(FileNotFoundError):
+        records.replace_text(tmp_path / "table.csv", "after")
+    assert (tmp_path / "table.csv").read_text() == "before"
+    assert records.find(tmp_path, CELL, "before")["who"] == "first"  # type: ignore[index]
+
+
+def test_an_aside_whose_answer_was_lost_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(tmp_path, who="first")
+    real = Path.rename
+
+    def rename(path: Path, target: Path) -> Path:
+        real(path, target)
+        raise FileNotFoundError(errno.ENOENT, "No such file or directory", str(path))
+
+    monkeypatch.setattr(Path, "rename", rename)
+    put(tmp_path, who="second", replace=True)
+    assert records.find(tmp_path, CELL, "abc")["who"] == "second"  # type: ignore[index]
+    assert not list((tmp_path / "cells").glob(".*"))
+
+
+@pytest.mark.parametrize(("code", "found"), [(errno.ESTALE, True), (errno.EIO, False)])
+def test_a_stale_handle_is_read_once_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, found: bool
+) -> None:
+    put(tmp_path)
+    real, tried = Path.read_bytes, []
+
+    def read_bytes(path: Path) -> bytes:
+        tried.append(path)
+        if len(tried) == 1:
+            raise OSError(code, os.strerror(code), str(path))
+        return real(path)
+
+    monkeypatch.setattr(Path, "read_bytes", read_bytes)
+    assert (records.find(tmp_path, CELL, "abc") is not None) is found
 
 
 def test_path_names_are_portable_and_distinct() -> None:

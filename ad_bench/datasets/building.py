@@ -7,27 +7,22 @@ where links cannot be made all build side by side. Renaming and linking are sing
 
 from __future__ import annotations
 
-import functools
-import hashlib
-import os
-import re
-import secrets
 import shutil
-import socket
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from ad_bench.processes import abandoned, gone, signed
+
 PREFIX = ".building-"
-DAY = 24 * 3600.0
 PATIENCE = 120.0  # s without a sign of life; NFS shows another host's writing up to a minute late
 POLL = 0.05  # s
 
 
 def temporary(final: Path) -> Path:
     """A new name beside `final` that says which process of which machine it belongs to."""
-    return final.with_name(f"{PREFIX}{final.name}-{_machine()}-{os.getpid()}-{secrets.token_hex(4)}")
+    return final.with_name(signed(f"{PREFIX}{final.name}"))
 
 
 def claim(final: Path, mine: Path) -> Path | None:
@@ -60,7 +55,7 @@ def wait(final: Path, holder: Path, progress: Callable[[], object]) -> None:
     Its claim is void then. Time is measured here: the clocks of two hosts are never compared.
     """
     seen, since = progress(), time.monotonic()
-    while not final.exists() and _holds(final, holder) and not gone(holder):
+    while not final.exists() and _holds(final, holder) and not gone(holder.name):
         time.sleep(POLL)
         now = progress()
         if now != seen:
@@ -82,39 +77,12 @@ def sweep(folder: Path) -> None:
     """Remove what processes left that died here, and after a day what others did."""
     for path in folder.glob(f"{PREFIX}*"):
         with suppress(OSError):
-            owner = path.readlink() if path.is_symlink() else path
-            if not gone(owner) and time.time() - _newest(path) < DAY:
+            if not abandoned(path):
                 continue
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path, ignore_errors=True)
             else:
                 path.unlink()
-
-
-def gone(path: Path) -> bool:
-    """Whether a temporary path belongs to a process of this machine that is no more."""
-    match = re.fullmatch(rf"{re.escape(PREFIX)}.+-{re.escape(_machine())}-(\d+)-[0-9a-f]+", path.name)
-    if match is None:
-        return False
-    try:
-        os.kill(int(match[1]), 0)
-    except ProcessLookupError:
-        return True
-    except OSError:  # there, and another user's
-        return False
-    return False
-
-
-@functools.cache
-def _machine() -> str:
-    """The host's name, and a hash of where its process ids hold: this boot, this container."""
-    facts = [socket.gethostname()]
-    with suppress(OSError):
-        facts.append(Path("/proc/sys/kernel/random/boot_id").read_text())
-    with suppress(OSError):
-        facts.append(str(Path("/proc/self/ns/pid").readlink()))
-    host = re.sub(r"[^A-Za-z0-9.]", "_", facts[0])
-    return f"{host}~{hashlib.sha256(' '.join(facts).encode()).hexdigest()[:8]}"
 
 
 def _marker(final: Path) -> Path:
@@ -136,9 +104,3 @@ def _holds(final: Path, holder: Path) -> bool:
         return _holder(final) == holder
     except FileNotFoundError:
         return False
-
-
-def _newest(path: Path) -> float:
-    """The last change of a file, a link, or a folder with what is in it."""
-    inside = path.iterdir() if path.is_dir() and not path.is_symlink() else ()
-    return max(found.lstat().st_mtime for found in (path, *inside))

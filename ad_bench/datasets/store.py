@@ -30,7 +30,7 @@ from ad_bench.datasets.building import claim, discard, release, sweep, temporary
 from ad_bench.datasets.images import decode
 from ad_bench.datasets.probes import Content, contents
 from ad_bench.datasets.threads import ahead, cores
-from ad_bench.errors import DataError
+from ad_bench.errors import DataError, ResultsError
 from ad_bench.geometry import Geometry
 from ad_bench.samples import Sample
 
@@ -66,7 +66,7 @@ def open_store(
 
     Without `cache` all is kept in memory, with the same bits. `workers` threads decode, one per core by
     default; `progress(done, total)` is called as images come, from another process too. A broken image raises
-    DataError; nothing stays.
+    DataError, a cache that is full or cannot be written ResultsError; nothing stays.
     """
     if not samples:
         raise ValueError("a store needs at least one sample; got none")
@@ -87,7 +87,7 @@ def open_store(
                 found, samples, geometry, threads, progress, lambda: _unchanged(samples, files, read())
             )
     except OSError as error:
-        raise DataError(
+        raise ResultsError(
             f"cannot keep images below {home}: {error.strerror or error}; free some space, point paths.cache "
             "elsewhere, or run with store=false"
         ) from error
@@ -95,7 +95,7 @@ def open_store(
         raise DataError(
             f"the image store {found} cannot be read back; run with store=false and check the disk"
         )
-    with suppress(OSError):  # when it was last used, for `adbench clean`; a shared cache may be read-only
+    with suppress(OSError):  # when it was last used, for whoever makes room; a shared cache may be read-only
         os.utime(found / "store.json")
     return store
 

@@ -7,6 +7,7 @@ MediaBrain-SJTU/RegAD at 4a45bf5, datasets/mvtec.py (every folder but the target
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 
 from ad_bench.protocols.few_shot import purpose, support_notes
 from ad_bench.protocols.lists import check_count, check_names, draw, no_normals, normals, tests
@@ -25,7 +26,7 @@ def leave_one_out(
     names = check_names("augment", augment)
     for category, listed in samples.items():
         others = [other for other in sorted(samples) if other != category]
-        train = tuple(sample for other in others for sample in normals(samples[other]))
+        train = tuple(chain.from_iterable(normals(samples[other]) for other in others))
         drawn = draw(normals(listed), shots, seed, purpose(category))
         reason = None if drawn else no_normals(category)
         if not train:

@@ -3,27 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
+from operator import attrgetter
 
 from ad_bench.draws import shuffled
 from ad_bench.errors import UsageError
-from ad_bench.samples import ANOMALOUS, NORMAL, Sample
+from ad_bench.samples import ANOMALOUS, NORMAL, Sample, remembered
 
 Samples = tuple[Sample, ...]
 
 
 def by_name(samples: Iterable[Sample]) -> Samples:
     """The samples in name order, whatever order they came in."""
-    return tuple(sorted(samples, key=lambda sample: sample.name))
+    return tuple(sorted(samples, key=attrgetter("name")))
 
 
+@remembered
 def normals(listed: Iterable[Sample]) -> Samples:
     """The normal training images, in name order."""
-    return by_name(sample for sample in listed if sample.split == "train" and sample.label == NORMAL)
+    return by_name([sample for sample in listed if sample.split == "train" and sample.label == NORMAL])
 
 
+@remembered
 def tests(listed: Iterable[Sample]) -> Samples:
     """The test images, in name order."""
-    return by_name(sample for sample in listed if sample.split == "test")
+    return by_name([sample for sample in listed if sample.split == "test"])
 
 
 def anomalous(samples: Iterable[Sample]) -> Samples:

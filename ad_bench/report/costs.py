@@ -139,6 +139,9 @@ def _machines(place: Place) -> list[tuple[str, str]]:
         known = record.get("hardware") or {}
         cpu, device = str(known.get("cpu") or ""), str(known.get("device") or "")
         name = " + ".join(text for text in (device if device != "cpu" else "", cpu) if text)
+        workers = known.get("workers_on_device") or 1
+        if workers != 1:  # its seconds are not those of a cell that has the device to itself
+            name += f", shared by {workers} workers"
         found[name, str(known.get("threads") or "")] = None
     return sorted(found)
 

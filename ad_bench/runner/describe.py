@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import functools
 import platform
 import subprocess
 from contextlib import suppress
@@ -20,6 +21,8 @@ from ad_bench.errors import UsageError
 from ad_bench.records import SCHEMA
 from ad_bench.runner.plan import Cell, Fit
 from ad_bench.samples import NORMAL
+
+workers_on_device = 1  # processes that share the device with this one: timings tell less then
 
 
 def choose_device(wanted: str) -> torch.device:
@@ -111,6 +114,11 @@ def marks(fit: Fit) -> list[str]:
 
 def versions() -> dict[str, str]:
     """Versions of Python, adbench and what computes."""
+    return dict(_versions())
+
+
+@functools.cache  # what a process has imported stays
+def _versions() -> dict[str, str]:
     found = {"python": platform.python_version(), "adbench": ad_bench.__version__}
     for name in ("torch", "torchvision", "timm", "numpy", "scipy", "pillow", "hydra-core"):
         with suppress(metadata.PackageNotFoundError):
@@ -118,8 +126,12 @@ def versions() -> dict[str, str]:
     return found
 
 
+@functools.cache
 def commit() -> str | None:
-    """The commit of the checkout that runs, with '+' where files differ from it; None outside one."""
+    """The commit of the checkout that runs, with '+' where files differ from it; None outside one.
+
+    As it is when it is first asked for: a commit made later is not what this process has imported.
+    """
     root = Path(ad_bench.__file__).parents[1]
     if not (root / ".git").exists():
         return None
@@ -145,9 +157,11 @@ def hardware(wanted: str) -> dict[str, Any]:
         "cpu": _cpu_name(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "threads": torch.get_num_threads(),
+        "workers_on_device": workers_on_device,
     }
 
 
+@functools.cache
 def _cpu_name() -> str:
     with suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text().splitlines():

@@ -5,8 +5,11 @@ A choice is composed once; categories and seeds are expanded here.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import gc
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +17,15 @@ from omegaconf import DictConfig, OmegaConf
 
 from ad_bench.config import Choice, backbones
 from ad_bench.datasets.dataset import DataSet
-from ad_bench.errors import AdbenchError, UsageError, closest
+from ad_bench.errors import AdbenchError, UsageError, WeightsError, closest
 from ad_bench.geometry import Geometry
 from ad_bench.metrics.settings import MetricSettings
 from ad_bench.parts.augmentation import check_augmentations
 from ad_bench.parts.weights import Weights, find_weights
 from ad_bench.records import CellId, Record, find
-from ad_bench.runner.fingerprint import digest, evaluation_fingerprint, fit_fingerprint, sources
+from ad_bench.runner.fingerprint import Fingerprints, digest, sources
 from ad_bench.runner.maps import stored_as
-from ad_bench.samples import ANOMALOUS, Group, Sample
+from ad_bench.samples import ANOMALOUS, Group, Sample, remembered
 
 RERUN = ("never", "failed", "always")
 READS = ("asked", "all")
@@ -38,7 +41,7 @@ class Cell:
     evaluation_hash: str
     done: Record | None = None
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """What the cell's folder is named by."""
         return digest([self.fit_hash, self.evaluation_hash])
@@ -58,6 +61,7 @@ class Fit:
     textures: frozenset[str] = frozenset()
     augment: tuple[str, ...] = ()  # names of the changed copies of the support
     settings: tuple[str, ...] = ()  # what differs from the method's YAML
+    words: tuple[str, ...] = ()  # the overrides that plan it again, without the seed
 
     @property
     def waiting(self) -> list[Cell]:
@@ -83,21 +87,59 @@ def make_plan(choices: Sequence[Choice]) -> Plan:
 
     Raises UsageError, listing all that is missing, before anything runs.
     """
-    plan, problems = Plan(), []
-    datasets: dict[str, DataSet] = {}
-    for choice in choices:
-        try:
-            _add(plan, choice, datasets)
-        except AdbenchError as error:
-            text = str(error)
-            if text not in problems:
-                problems.append(text)
+    plan, problems, seen = Plan(), [], _Seen()
+    with _no_collecting():
+        for choice in choices:
+            try:
+                _add(plan, choice, seen)
+            except AdbenchError as error:
+                text = str(error)
+                if text not in problems:
+                    problems.append(text)
     if problems:
         raise UsageError("\n".join(problems))
     return plan
 
 
-def _add(plan: Plan, choice: Choice, datasets: dict[str, DataSet]) -> None:
+class _Seen:
+    """What one planning has seen of the disk. The next looks again."""
+
+    def __init__(self) -> None:
+        self.datasets: dict[str, DataSet] = {}
+        self.weights: dict[tuple[str, str | None], Weights | WeightsError] = {}
+        self.hashes = Fingerprints()
+
+
+@contextmanager
+def _no_collecting() -> Iterator[None]:
+    """No search for circular garbage: a plan has none, and is large enough for it to take a third longer."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What all fits of a choice share, read once: a value of a configuration takes 20 microseconds."""
+
+    choice: Choice
+    dataset: DataSet
+    geometry: Geometry
+    paper_eval: dict[str, Any] | None
+    weights: tuple[Weights, ...]
+    sums: tuple[str, ...]  # SHA-256 of the weights, or "random"
+    augment: tuple[str, ...]
+    augmentation: dict[str, str]  # its sources; empty where nothing is augmented
+    textures: frozenset[str]
+    results: Path
+    rerun: str
+
+
+def _add(plan: Plan, choice: Choice, seen: _Seen) -> None:
     config = choice.config
     if config.rerun not in RERUN:
         raise UsageError(
@@ -105,25 +147,51 @@ def _add(plan: Plan, choice: Choice, datasets: dict[str, DataSet]) -> None:
         )
     stored_as(config.save.maps)  # refuses a word that it does not know
     MetricSettings.from_config(OmegaConf.to_container(config.metric))  # type: ignore[arg-type]
-    dataset = _dataset(config.dataset, datasets)
+    dataset = _dataset(config.dataset, seen.datasets)
     categories = _categories(choice, dataset, plan)
     read = dataset.available() if _reads(config) == "all" else categories
     samples = {category: tuple(dataset.samples(category)) for category in read}
-    source = _source(config, datasets)
-    geometry, paper_eval = method_geometry(config)
-    weights = find_backbones(config)
-    check_augmentations(_augment(config))
+    protocol = _protocol(config, samples, _source(config, seen.datasets))
+    asked = _asked(choice, dataset, seen)
+    limits = config.runtime.max_train, config.runtime.max_test
+    needs, trains = frozenset(config.method.needs or ()), bool(config.method.get("trains", True))
+    named = str(config.protocol.id)
     for seed in choice.seeds:
-        for group in protocol_groups(config, samples, seed, source):
+        for group in protocol(seed=seed):
             tests = {category: group.tests[category] for category in categories if category in group.tests}
             if tests:
-                group = suited(_limited(replace(group, tests=tests), config), choice.method, config)
-                plan.fits.append(_fit(choice, group, seed, geometry, paper_eval, weights, dataset))
+                group = _limited(replace(group, tests=tests), *limits)
+                group = suited(group, choice.method, needs, trains, named)
+                plan.fits.append(_fit(asked, group, seed, seen.hashes))
+
+
+def _asked(choice: Choice, dataset: DataSet, seen: _Seen) -> _Asked:
+    config = choice.config
+    geometry, paper_eval = method_geometry(config)
+    weights = find_backbones(config, seen.weights)
+    augment = tuple(str(name) for name in config.protocol.get("augment") or ())
+    check_augmentations(augment)
+    return _Asked(
+        choice,
+        dataset,
+        geometry,
+        paper_eval,
+        weights,
+        tuple(one.sha256 or "random" for one in weights),
+        augment,
+        sources("ad_bench.parts.augmentation") if augment else {},
+        frozenset(dataset.textures),
+        Path(config.paths.results),
+        str(config.rerun),
+    )
 
 
 def _dataset(node: DictConfig, datasets: dict[str, DataSet]) -> DataSet:
     """The data set of a node; choices share what it has listed."""
-    return datasets.setdefault(str(OmegaConf.to_container(node)), DataSet.from_config(node))
+    key = str(OmegaConf.to_container(node))
+    if key not in datasets:
+        datasets[key] = DataSet.from_config(node)
+    return datasets[key]
 
 
 def _reads(config: DictConfig) -> str:
@@ -154,10 +222,6 @@ def _source(config: DictConfig, datasets: dict[str, DataSet]) -> dict[str, tuple
     return {category: tuple(source.samples(category)) for category in wanted or available}
 
 
-def _augment(config: DictConfig) -> tuple[str, ...]:
-    return tuple(str(name) for name in config.protocol.get("augment") or ())
-
-
 def _categories(choice: Choice, dataset: DataSet, plan: Plan) -> list[str]:
     available = dataset.available()
     unknown = [c for c in choice.categories if c not in dataset.categories]
@@ -184,9 +248,10 @@ def _categories(choice: Choice, dataset: DataSet, plan: Plan) -> list[str]:
     return [c for c in dataset.categories if c in wanted]  # the order of the words changes nothing
 
 
-def _limited(group: Group, config: DictConfig) -> Group:
+def _limited(group: Group, train: int | None, test: int | None) -> Group:
     """The group; in debug runs with few images."""
-    train, test = config.runtime.max_train, config.runtime.max_test
+    if train is None and test is None:
+        return group
     return replace(
         group,
         train=_few(group.train, train),
@@ -224,11 +289,26 @@ def method_geometry(config: DictConfig) -> tuple[Geometry, dict[str, Any] | None
     return Geometry.from_config(config.method.input, replaced_by=replaced), paper_eval  # type: ignore[return-value]
 
 
-def find_backbones(config: DictConfig) -> tuple[Weights, ...]:
-    """Where the weights of the method's backbones lie; raises WeightsError where one is nowhere."""
-    return tuple(
-        find_weights(node.name, node.get("weights")) for node in backbones(config.method.get("model"))
-    )
+def find_backbones(
+    config: DictConfig, known: dict[tuple[str, str | None], Weights | WeightsError] | None = None
+) -> tuple[Weights, ...]:
+    """Where the weights of the method's backbones lie; raises WeightsError where one is nowhere.
+
+    `known` is what was found or sought in vain before, and grows: asking the hub may take seconds.
+    """
+    known, found = {} if known is None else known, []
+    for node in backbones(config.method.get("model")):
+        key = str(node.name), node.get("weights")
+        if key not in known:
+            try:
+                known[key] = find_weights(*key)
+            except WeightsError as error:
+                known[key] = error
+        one = known[key]
+        if isinstance(one, WeightsError):
+            raise one
+        found.append(one)
+    return tuple(found)
 
 
 def protocol_groups(
@@ -238,26 +318,33 @@ def protocol_groups(
     source: Mapping[str, tuple[Sample, ...]] | None = None,
 ) -> list[Group]:
     """The groups that the protocol chooses; `source`: samples of the data set that it trains on (cross)."""
+    return list(_protocol(config, samples, source)(seed=seed))
+
+
+def _protocol(
+    config: DictConfig,
+    samples: Mapping[str, tuple[Sample, ...]],
+    source: Mapping[str, tuple[Sample, ...]] | None,
+) -> Callable[..., Iterable[Group]]:
+    """(seed=...) -> groups."""
     from hydra.utils import instantiate
 
     more = {} if source is None else {"source": source}
-    return list(instantiate(config.protocol.groups)(samples=samples, seed=seed, **more))
+    return partial(instantiate(config.protocol.groups), samples=samples, **more)
 
 
-def suited(group: Group, method: str, config: DictConfig) -> Group:
+def suited(group: Group, method: str, needs: frozenset[str], trains: bool, protocol: str) -> Group:
     """The group; skipped with a reason where the method cannot use what the protocol gives it."""
     if group.skipped:
         return group
-    needs, protocol = list(config.method.needs or ()), config.protocol.id
-    trains = bool(config.method.get("trains", True))
-    labelled = sum(sample.label == ANOMALOUS for sample in group.train)
+    labelled = _labelled(group.train)
     reason = None
     if trains and not group.train and not any(group.stages):
         reason = (
             f"{method} must be trained, and protocol={protocol} has no training images: use protocol=full or "
             "few_shot (a method that needs none says `trains: false` in its YAML)"
         )
-    elif trains and labelled and not {"labels", "masks"} & set(needs):
+    elif trains and labelled and not {"labels", "masks"} & needs:
         reason = (
             f"{method} sees no labels (its `needs` names neither labels nor masks): the {labelled} labelled "
             f"anomalies of protocol={protocol} would train as if they were normal. Use protocol=full, or "
@@ -271,35 +358,38 @@ def suited(group: Group, method: str, config: DictConfig) -> Group:
     return group if reason is None else replace(group, skipped=reason)
 
 
-def _fit(
-    choice: Choice,
-    group: Group,
-    seed: int,
-    geometry: Geometry,
-    paper_eval: dict[str, Any] | None,
-    weights: tuple[Weights, ...],
-    dataset: DataSet,
-) -> Fit:
-    config = choice.config
-    sums = [w.sha256 or "random" for w in weights]
-    fit_hash = fit_fingerprint(config, group, seed, geometry, sums)
-    augment = _augment(config) if group.support else ()
+@remembered
+def _labelled(train: Iterable[Sample]) -> int:
+    return [sample.label for sample in train].count(ANOMALOUS)
+
+
+def _fit(asked: _Asked, group: Group, seed: int, hashes: Fingerprints) -> Fit:
+    choice, geometry = asked.choice, asked.geometry
+    fit_hash = hashes.fit(choice.config, group, seed, geometry, asked.sums)
+    augment = asked.augment if group.support else ()
     if augment:  # without, the hash is that of a fit that knows no copies
-        fit_hash = digest([fit_hash, augment, sources("ad_bench.parts.augmentation")])
+        fit_hash = digest([fit_hash, augment, asked.augmentation])
     if group.skipped:  # what was skipped is run once nothing speaks against it any more
         fit_hash = digest([fit_hash, "skipped"])
-    results = Path(config.paths.results)
     cells = []
     for category, tests in group.tests.items():
-        ident = CellId(dataset.id, category, choice.method, choice.variant, choice.protocol, seed)
-        cell = Cell(
-            ident, tests, fit_hash, evaluation_fingerprint(config, tests, geometry, paper_eval, group.notes)
-        )
-        record = find(results, ident, cell.fingerprint)
-        if record and (
-            config.rerun == "never" or (config.rerun == "failed" and record["status"] != "failed")
-        ):
+        ident = CellId(asked.dataset.id, category, choice.method, choice.variant, choice.protocol, seed)
+        evaluation = hashes.evaluation(choice.config, tests, geometry, asked.paper_eval, group.notes)
+        cell = Cell(ident, tests, fit_hash, evaluation)
+        record = find(asked.results, ident, cell.fingerprint)
+        if record and (asked.rerun == "never" or (asked.rerun == "failed" and record["status"] != "failed")):
             cell.done = record
         cells.append(cell)
-    textures = frozenset(dataset.textures)
-    return Fit(config, group, seed, geometry, paper_eval, weights, cells, textures, augment, choice.settings)
+    return Fit(
+        choice.config,
+        group,
+        seed,
+        geometry,
+        asked.paper_eval,
+        asked.weights,
+        cells,
+        asked.textures,
+        augment,
+        choice.settings,
+        (*choice.words, f"category={','.join(choice.categories)}") if choice.categories else choice.words,
+    )

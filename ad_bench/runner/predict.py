@@ -12,12 +12,10 @@ from typing import IO, Any, TypeVar
 
 import numpy as np
 import orjson
-import torch
 from numpy.typing import NDArray
 from omegaconf import OmegaConf
 from PIL import Image
 
-from ad_bench.contract import Inputs
 from ad_bench.datasets.files import folders_in, images_in
 from ad_bench.datasets.images import decode
 from ad_bench.datasets.sheet import Picture, drawn_sheet
@@ -27,11 +25,10 @@ from ad_bench.geometry import Geometry
 from ad_bench.heat import scale
 from ad_bench.heatmaps import MARK, line_width, outline, overlay
 from ad_bench.records import Record, path_name, replace_file, replace_text
-from ad_bench.runner.cell import check_shape
 from ad_bench.runner.describe import choose_device
 from ad_bench.runner.progress import Watch
 from ad_bench.runner.saved import SavedRun, begin, load_run
-from ad_bench.runner.trainset import to_device
+from ad_bench.runner.scoring import Scorer
 
 T = TypeVar("T")
 Floats = NDArray[np.float32]
@@ -124,8 +121,9 @@ def predict_images(
     try:
         with _Output(out, saved, wanted) as output, Watch(1) as watch:
             watch.begin(f"score images with {saved.record['method']}", len(listed))
-            for done, batch in _batches(listed, saved.geometry, _batch_size(saved, wanted)):
-                output.add(batch, *_predict(saved, batch, device, wanted))
+            scorer = Scorer(saved.method, device, _batch_size(saved, wanted), watch.line)
+            for done, batch in _batches(listed, saved.geometry, scorer.size):
+                output.add(batch, *_predict(saved, batch, scorer, wanted))
                 watch.advance(done)
     except OSError as error:
         raise ResultsError(
@@ -208,9 +206,8 @@ def _batches(listed: Sequence[_Listed], geometry: Geometry, size: int) -> Iterat
         yield len(listed), held
 
 
-@torch.no_grad()
 def _predict(
-    saved: SavedRun, batch: Sequence[_Image], device: torch.device, wanted: Wanted
+    saved: SavedRun, batch: Sequence[_Image], scorer: Scorer, wanted: Wanted
 ) -> tuple[Floats, Floats | None]:
     """Scores (B,) and maps (B, h, w) or None of those images of a batch that could be read."""
     ready = [image.ready for image in batch if image.ready is not None]
@@ -218,10 +215,7 @@ def _predict(
         return np.empty(0, np.float32), None
     named = "category" in (saved.config.method.get("needs") or ())
     category = (wanted.category or str(saved.record["category"])) if named else ""
-    prediction = saved.method.predict(Inputs(to_device(np.stack(ready), device), (category,) * len(ready)))
-    check_shape(prediction, len(ready), type(saved.method).__name__)
-    scores = prediction.scores.float().cpu().numpy()
-    maps = None if prediction.maps is None else prediction.maps.float().cpu().numpy()
+    scores, maps = scorer(np.stack(ready), (category,) * len(ready))
     finite = np.isfinite(scores) if maps is None else np.isfinite(scores) & np.isfinite(maps).all((1, 2))
     if not finite.all():
         names = [image.listed.shown for image in batch if image.ready is not None]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
 
@@ -19,13 +20,23 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from ad_bench.records import CellId
+from ad_bench.running import Presence
+
 T = TypeVar("T")
 
 
 class Watch(AbstractContextManager["Watch"]):
-    """Two bars (cells, and the stage of the current one) on a terminal; one line a cell elsewhere."""
+    """Bars on a terminal, of the cells and of the stage of the current one; one line a cell elsewhere.
 
-    def __init__(self, cells: int, console: Console | None = None) -> None:
+    Several processes have a stage each, their `lane`.
+    """
+
+    at = ""  # the stage
+    of: int | None = None  # how many steps it has
+    presence: Presence | None = None  # says the same to other processes
+
+    def __init__(self, cells: int, console: Console | None = None, lanes: int = 1) -> None:
         self.console = console or Console(stderr=True)
         self.cells, self.finished = cells, 0
         self.bars: Progress | None = None
@@ -40,7 +51,7 @@ class Watch(AbstractContextManager["Watch"]):
                 console=self.console,
             )
             self.total = self.bars.add_task("cells", total=cells, speed="")
-            self.stage = self.bars.add_task("", total=None, visible=False, speed="")
+            self.stages = [self.bars.add_task("", total=None, visible=False, speed="") for _ in range(lanes)]
 
     def __enter__(self) -> Watch:
         if self.bars:
@@ -52,6 +63,14 @@ class Watch(AbstractContextManager["Watch"]):
     ) -> None:
         if self.bars:
             self.bars.stop()
+        if self.presence:
+            self.presence.close()
+
+    def work(self, cells: Sequence[CellId], results: Path, device: str) -> None:
+        """These cells come next: `adbench status` shows them."""
+        if self.presence is None:
+            self.presence = Presence(results)
+        self.presence.cell(cells, device)
 
     def line(self, text: str) -> None:
         """One line above the bars."""
@@ -59,23 +78,28 @@ class Watch(AbstractContextManager["Watch"]):
             escape(text), highlight=False, soft_wrap=True
         )
 
-    def cell_done(self, text: str) -> None:
+    def cell_done(self, text: str, lane: int = 0) -> None:
         """Count a cell and say how it ended."""
         self.finished += 1
         self.line(f"[{self.finished}/{self.cells}] {text}")
         if self.bars:
             self.bars.update(self.total, completed=self.finished)
-            self.bars.update(self.stage, visible=False)
+            self.bars.update(self.stages[lane], visible=False)
 
-    def begin(self, text: str, total: int | None = None) -> None:
+    def begin(self, text: str, total: int | None = None, lane: int = 0) -> None:
         """A new stage of the current cell."""
+        self.at, self.of = text, total
+        if self.presence:
+            self.presence.stage(text, 0, total)
         if self.bars:
-            self.bars.reset(self.stage, total=total, description=text, visible=True, speed="")
+            self.bars.reset(self.stages[lane], total=total, description=text, visible=True, speed="")
 
-    def advance(self, done: int, speed: str = "") -> None:
+    def advance(self, done: int, speed: str = "", lane: int = 0) -> None:
         """The stage has come so far."""
+        if self.presence:
+            self.presence.stage(self.at, done, self.of)
         if self.bars:
-            self.bars.update(self.stage, completed=done, speed=speed)
+            self.bars.update(self.stages[lane], completed=done, speed=speed)
 
     def track(
         self, items: Iterable[T], total: int | None = None, text: str = "", unit: str = ""

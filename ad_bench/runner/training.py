@@ -10,9 +10,8 @@ import os
 import random
 import shutil
 import time
-import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,8 +20,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ad_bench import processes
 from ad_bench.contract import Run, Stateful
 from ad_bench.errors import ResultsError, TrainingError
+from ad_bench.runner import stopping
 from ad_bench.runner.best import Tested
 from ad_bench.runner.progress import Watch
 from ad_bench.runner.trainset import StoredTrainSet
@@ -41,7 +42,7 @@ class Checkpoints:
     def save(self, state: Mapping[str, Any], loop: int, epoch: int) -> None:
         """Write one; ResultsError where the disk is full. Older ones but the last are removed."""
         final = self.folder / f"{loop:02}-{epoch:08}.pt"
-        temporary = self.folder / f".tmp-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        temporary = processes.temporary(self.folder)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with temporary.open("wb") as file:
@@ -96,7 +97,9 @@ class WatchedRun(Run):
         self.facts: dict[str, object] = {}
         self.method, self.train = method, train  # what a checkpoint holds
         self.resumed: int | None = None  # the epoch that a checkpoint let the training begin with
-        self._loop, self._epoch, self._step = -1, 0, 0
+        self._loop, self._count, self._epoch, self._step = -1, 0, 0, 0
+        self._kept: tuple[int, int] | None = None  # (epochs, of so many) that the last checkpoint holds
+        self._longest = 0.0  # s that an epoch took
         self._generators: dict[str, torch.Generator] = {}
         self._found: dict[str, Any] | None = None
         self._looked = False
@@ -110,6 +113,10 @@ class WatchedRun(Run):
     def track(self, items: Iterable[T], total: int | None = None, text: str = "") -> Iterator[T]:
         """See contract.Run."""
         return self.watch.track(items, total, text or "fit")
+
+    def kept(self) -> str:
+        """`the checkpoint of epoch 12 of 100`, what a stop now leaves to go on from; blank for nothing."""
+        return f"the checkpoint of epoch {self._kept[0]} of {self._kept[1]}" if self._kept else ""
 
     def note(self, **facts: object) -> None:
         """See contract.Run."""
@@ -141,19 +148,31 @@ class WatchedRun(Run):
         """See contract.Run."""
         self._loop += 1
         count = count if self.max_epochs is None else min(count, self.max_epochs)
+        self._count = count
         first = self._restore(state or {})
         if first is None:
             return
-        self.watch.begin(f"train ({count} epochs)", count)
-        self.watch.advance(first)
-        for epoch in range(first, count):
-            self._epoch, self._step = epoch, 0
-            yield epoch
-            if self.tested is not None and self.tested.due(epoch, count):
-                self._test(self.tested, epoch, ready)
-                self.watch.begin(f"train ({count} epochs)", count)
-            self._save(state or {}, epoch)
-            self.watch.advance(epoch + 1)
+        self._begin(first)
+        with stopping.saving() if self.checkpoints else nullcontext():
+            for epoch in range(first, count):
+                self._epoch, self._step, start = epoch, 0, time.monotonic()
+                self.watch.at = f"train ({count} epochs), epoch {epoch + 1}"
+                yield epoch
+                if self.tested is not None and self.tested.due(epoch, count):
+                    self._test(self.tested, epoch, ready)
+                    self._begin(epoch)
+                self._longest = max(self._longest, time.monotonic() - start)
+                if self._due():
+                    self._save(state or {}, epoch)
+                self.watch.advance(epoch + 1)
+                if stopping.asked():
+                    if self.checkpoints and self._kept != (epoch + 1, count):  # it came this moment
+                        self._save(state or {}, epoch)
+                    raise stopping.Terminated
+
+    def _begin(self, epoch: int) -> None:
+        self.watch.begin(f"train ({self._count} epochs)", self._count)
+        self.watch.advance(epoch)
 
     def _test(self, tested: Tested, epoch: int, ready: Callable[[], object] | None) -> None:
         """Score the test images; the training goes on as if nobody had looked."""
@@ -177,9 +196,16 @@ class WatchedRun(Run):
             self.train.passes = passes
         tested.seconds += time.monotonic() - start
 
+    def _due(self) -> bool:
+        """Whether this epoch is to be kept: the interval is over, or the next epoch might not end."""
+        if self.checkpoints is None:
+            return False
+        if stopping.asked() or stopping.left() < 2 * self._longest:
+            return True
+        return time.monotonic() - self._saved >= self.checkpoints.seconds
+
     def _save(self, state: Mapping[str, Stateful], epoch: int) -> None:
-        if self.checkpoints is None or time.monotonic() - self._saved < self.checkpoints.seconds:
-            return
+        assert self.checkpoints is not None
         held = {
             "loop": self._loop,
             "epoch": epoch,
@@ -190,7 +216,9 @@ class WatchedRun(Run):
             "passes": self.train.passes if self.train is not None else 0,
             "tested": self.tested.state_dict() if self.tested is not None else {},
         }
-        self.checkpoints.save(held, self._loop, epoch)
+        with stopping.whole():
+            self.checkpoints.save(held, self._loop, epoch)
+            self._kept = (epoch + 1, self._count)
         self._saved = time.monotonic()
 
     def _restore(self, state: Mapping[str, Stateful]) -> int | None:
@@ -216,6 +244,7 @@ class WatchedRun(Run):
         set_random_state(found["random"])
         self._found = None
         self.resumed = int(found["epoch"]) + 1
+        self._kept = (self.resumed, self._count)
         return self.resumed
 
 

@@ -14,7 +14,7 @@ from ad_bench.datasets import building, probes
 from ad_bench.datasets import store as module
 from ad_bench.datasets.images import decode
 from ad_bench.datasets.store import open_store, verify
-from ad_bench.errors import DataError
+from ad_bench.errors import DataError, ResultsError
 from ad_bench.geometry import Geometry
 from ad_bench.samples import Sample
 
@@ -212,7 +212,7 @@ def test_no_samples():
 def test_disk_too_small_is_said_before_writing(samples, cache, monkeypatch):
     usage = shutil.disk_usage(cache.parent)
     monkeypatch.setattr(module.shutil, "disk_usage", lambda path: usage._replace(free=1000))
-    with pytest.raises(DataError, match=r"12 images need 0\.00 GB.*free some space.*store=false"):
+    with pytest.raises(ResultsError, match=r"12 images need 0\.00 GB.*free some space.*store=false"):
         open_store(samples, SQUARE, cache)
     assert left(cache) == []
 
@@ -229,7 +229,7 @@ def test_disk_full_while_writing(samples, cache, monkeypatch):
         )
 
     monkeypatch.setattr(Path, "open", full)
-    with pytest.raises(DataError, match=f"{os.strerror(errno.ENOSPC)}.*free some space") as caught:
+    with pytest.raises(ResultsError, match=f"{os.strerror(errno.ENOSPC)}.*free some space") as caught:
         open_store(samples, SQUARE, cache)
     assert caught.value.__cause__.errno == errno.ENOSPC
     assert left(cache) == []
@@ -237,7 +237,7 @@ def test_disk_full_while_writing(samples, cache, monkeypatch):
 
 def test_a_cache_that_is_a_file(samples, tmp_path):
     (tmp_path / "cache").write_text("")
-    with pytest.raises(DataError, match=r"cannot keep images below .*point paths\.cache elsewhere"):
+    with pytest.raises(ResultsError, match=r"cannot keep images below .*point paths\.cache elsewhere"):
         open_store(samples, SQUARE, tmp_path / "cache")
 
 
@@ -307,7 +307,7 @@ def test_a_file_that_does_not_reach_the_disk_gets_no_name(samples, cache, monkey
         real(handle)
 
     monkeypatch.setattr(os, "fsync", broken)
-    with pytest.raises(DataError, match=os.strerror(errno.EIO)):
+    with pytest.raises(ResultsError, match=os.strerror(errno.EIO)):
         open_store(samples, SQUARE, cache)
     assert left(cache) == []
 
@@ -352,7 +352,7 @@ def test_a_read_only_cache_serves_what_it_has(guarded, monkeypatch):
     for path in (*cache.rglob("*"), cache):
         path.chmod(0o555 if path.is_dir() else 0o444)
     assert np.array_equal(open_store(samples, SQUARE, cache).images, expected)
-    with pytest.raises(DataError, match=f"{os.strerror(errno.EACCES)}.*point paths\\.cache elsewhere"):
+    with pytest.raises(ResultsError, match=f"{os.strerror(errno.EACCES)}.*point paths\\.cache elsewhere"):
         open_store(samples[1:], SQUARE, cache)
 
 

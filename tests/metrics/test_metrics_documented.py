@@ -21,9 +21,9 @@ from ad_bench.metrics import PixelTruth, at_threshold, catalogue, check_names, e
 from ad_bench.metrics.bootstrap import bootstrap_images, bootstrap_pixels, replicate_images, replicate_pixels
 from ad_bench.metrics.compat import MODES, compatible_with_reasons
 from ad_bench.metrics.settings import MetricSettings
-from ad_bench.runner.cell import check_finite
 from ad_bench.runner.evaluation import score_cell
 from ad_bench.runner.external import evaluate_with_truth
+from ad_bench.runner.scoring import check_finite
 from ad_bench.samples import NORMAL, MaskFiles, Sample
 
 ROOT = Path(__file__).resolve().parents[2]

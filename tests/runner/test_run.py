@@ -286,7 +286,7 @@ def test_a_full_disk_is_said_and_earlier_records_stay(
 ) -> None:
     words = ("run", "method=brightness", *MVTEC, "--config-dir", str(mine), "store=false")
     adbench(*words, "category=bottle")
-    before = {p: p.read_bytes() for p in tmp_path.glob("results/**/*.*")}
+    before = {p: p.read_bytes() for p in tmp_path.glob("results/cells/**/*.*")}
 
     def small_files() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (600, 600))
@@ -296,7 +296,7 @@ def test_a_full_disk_is_said_and_earlier_records_stay(
     assert "cannot write the record of mvtec/cable" in answer.stderr
     assert "Earlier ones are intact" in answer.stderr
     assert "Traceback" not in answer.stderr
-    assert {p: p.read_bytes() for p in tmp_path.glob("results/**/*.*")} == before
+    assert {p: p.read_bytes() for p in tmp_path.glob("results/cells/**/*.*")} == before
     assert adbench(*words).returncode == 0  # room again: only the missing one runs
 
 
