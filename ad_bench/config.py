@@ -221,9 +221,9 @@ def _compose_choice(overrides: Sequence[str], config_dirs: Sequence[Path]) -> Ch
     _refuse_what_has_no_effect(words, config)
     if config.runtime.quick:
         _take_bundled(config, config_dirs)
-    replace_backbone(config)
+    replace_backbone(config, words)
     if config.runtime.quick:
-        _shorten(config, words)
+        _merge_model(config, OmegaConf.select(config.method, "contract.model"), words)
     OmegaConf.set_struct(config, True)
     OmegaConf.set_readonly(config, True)
     changed = changes(_effective(words, config))
@@ -281,13 +281,12 @@ def _take_bundled(config: DictConfig, config_dirs: Sequence[Path]) -> None:
             node.weights = "random"
 
 
-def _shorten(config: DictConfig, words: Sequence[str]) -> None:
-    """The method's `contract.model`, a network and a schedule of seconds; what the user set stays."""
-    short = OmegaConf.select(config.method, "contract.model")
-    if not short:
+def _merge_model(config: DictConfig, settings: Any, words: Sequence[str]) -> None:
+    """Settings of the method's YAML into its model (of a backbone, of debug runs); what the user set stays."""
+    if not settings:
         return
     before = config.method.model
-    config.method.model = OmegaConf.merge(before, short)
+    config.method.model = OmegaConf.merge(before, settings)
     for word in words:
         key = word.lstrip("+").partition("=")[0]
         if key.startswith("method.model."):
@@ -503,10 +502,10 @@ def backbones(model: Any) -> list[DictConfig]:
     return found
 
 
-def replace_backbone(config: DictConfig) -> None:
+def replace_backbone(config: DictConfig, words: Sequence[str] = ()) -> None:
     """Apply the `backbone` group to the method: its network, and what the method's YAML says depends on it.
 
-    Without a name only the weights are replaced. Methods without a backbone stay as they are.
+    words: the user's, which win over the YAML. Without a name only the weights are replaced. Methods without a backbone stay as they are.
     Raises UsageError where a method has several.
     """
     wanted, nodes = config.backbone, backbones(config.method.get("model"))
@@ -525,4 +524,4 @@ def replace_backbone(config: DictConfig) -> None:
     if wanted.name is not None:
         depends = config.method.get("backbones") or {}
         settings = depends.get(wanted.name.partition(".")[0], {})
-        config.method.model = OmegaConf.merge(config.method.model, settings)
+        _merge_model(config, settings, words)

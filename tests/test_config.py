@@ -113,6 +113,10 @@ def test_backbone_replaces_the_network_and_what_depends_on_it() -> None:
     assert own.method.model.dimensions == 550
     assert other.method.model.backbone.name == "resnet18.tv_in1k"
     assert other.method.model.dimensions == 100
+    mine = one("method=padim", "backbone=resnet18", "method.model.dimensions=50")
+    assert mine.config.method.model.dimensions == 50  # what the user says wins over what goes with a backbone
+    layers = one("method=devnet", "backbone=resnet18", "method.model.backbone.layers=[2]").config.method.model
+    assert (layers.backbone.layers, layers.backbone.name) == ([2], "resnet18.tv_in1k")
     assert list(other.backbone.paper) == ["wide_resnet50_2.tv_in1k"]
 
 

@@ -5,9 +5,7 @@ A choice is composed once; categories and seeds are expanded here.
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -22,7 +20,8 @@ from ad_bench.geometry import Geometry
 from ad_bench.metrics.settings import MetricSettings
 from ad_bench.parts.augmentation import check_augmentations
 from ad_bench.parts.weights import Weights, find_weights
-from ad_bench.records import CellId, Record, find
+from ad_bench.records import CellId, Record, find, no_collecting
+from ad_bench.runner import stopping
 from ad_bench.runner.fingerprint import Fingerprints, digest, sources
 from ad_bench.runner.maps import stored_as
 from ad_bench.samples import ANOMALOUS, Group, Sample, remembered
@@ -88,7 +87,7 @@ def make_plan(choices: Sequence[Choice]) -> Plan:
     Raises UsageError, listing all that is missing, before anything runs.
     """
     plan, problems, seen = Plan(), [], _Seen()
-    with _no_collecting():
+    with no_collecting():
         for choice in choices:
             try:
                 _add(plan, choice, seen)
@@ -108,18 +107,6 @@ class _Seen:
         self.datasets: dict[str, DataSet] = {}
         self.weights: dict[tuple[str, str | None], Weights | WeightsError] = {}
         self.hashes = Fingerprints()
-
-
-@contextmanager
-def _no_collecting() -> Iterator[None]:
-    """No search for circular garbage: a plan has none, and is large enough for it to take a third longer."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
 
 
 @dataclass(frozen=True)
@@ -147,6 +134,7 @@ def _add(plan: Plan, choice: Choice, seen: _Seen) -> None:
         )
     stored_as(config.save.maps)  # refuses a word that it does not know
     MetricSettings.from_config(OmegaConf.to_container(config.metric))  # type: ignore[arg-type]
+    stopping.check(config.runtime.max_minutes, config.runtime.grace_seconds)
     dataset = _dataset(config.dataset, seen.datasets)
     categories = _categories(choice, dataset, plan)
     read = dataset.available() if _reads(config) == "all" else categories

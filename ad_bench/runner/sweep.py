@@ -252,7 +252,7 @@ def _estimate(plan: Plan, launch: Any) -> list[str]:
         )
     if launch.kind == "slurm":
         made = packs.packed(fits, seconds, 60.0 * float(launch.pack_minutes), launch.max_jobs)
-        lines.append(f"{len(made)} jobs:")
+        lines.append(f"{len(made)} job{'' if len(made) == 1 else 's'}:")
         lines += [
             f"  {number:5}  {pack.cells:5} cells  {_hours(pack.seconds)}" for number, pack in enumerate(made)
         ]
