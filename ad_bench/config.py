@@ -282,7 +282,7 @@ def _take_bundled(config: DictConfig, config_dirs: Sequence[Path]) -> None:
 
 
 def _merge_model(config: DictConfig, settings: Any, words: Sequence[str]) -> None:
-    """Settings of the method's YAML into its model (of a backbone, of debug runs); what the user set stays."""
+    """What the YAML has for a backbone or for debug runs goes into the model; what the user set stays."""
     if not settings:
         return
     before = config.method.model
@@ -505,8 +505,8 @@ def backbones(model: Any) -> list[DictConfig]:
 def replace_backbone(config: DictConfig, words: Sequence[str] = ()) -> None:
     """Apply the `backbone` group to the method: its network, and what the method's YAML says depends on it.
 
-    words: the user's, which win over the YAML. Without a name only the weights are replaced. Methods without a backbone stay as they are.
-    Raises UsageError where a method has several.
+    words: the user's, which win over the YAML. Without a name only the weights are replaced. Methods without
+    a backbone stay as they are. Raises UsageError where a method has several.
     """
     wanted, nodes = config.backbone, backbones(config.method.get("model"))
     OmegaConf.set_struct(config, False)

@@ -134,7 +134,7 @@ def _in_workers(fits: Sequence[Fit], launch: Any, console: Console) -> Counter[s
             f"runtime.device={named[0]} names one device, and each worker has its own: say launch.devices="
             f"[{named[0].removeprefix('cuda:')}] instead"
         )
-    places = slots(launch, on_cpu=devices == {"cpu"})[: len(fits)]
+    places = slots(launch, devices == {"cpu"}, len(fits))
     seconds = packs.seconds_of(fits, Path(fits[0].config.paths.results))
     grace = float(fits[0].config.runtime.grace_seconds)
     with Watch(sum(len(fit.waiting) for fit in fits), console, lanes=len(places)) as watch:
@@ -243,7 +243,9 @@ def _estimate(plan: Plan, launch: Any) -> list[str]:
     if launch.kind == "local":
         from ad_bench.runner.workers import slots
 
-        places = slots(launch, on_cpu=str(fits[0].config.runtime.device) == "cpu")
+        places = slots(
+            launch, {str(config.runtime.device) for config in _configs(fits)} == {"cpu"}, len(fits)
+        )
         where = [place.device for place in places]
         on = f"CUDA devices {', '.join(sorted({str(w) for w in where}))}" if where[0] else "the CPU"
         lines.append(

@@ -27,7 +27,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from ad_bench.errors import AdbenchError, WorkerError
+from ad_bench.errors import AdbenchError, UsageError, WorkerError
 from ad_bench.runner.packs import UNKNOWN, Kind, kind
 from ad_bench.runner.plan import Fit
 from ad_bench.runner.progress import Watch
@@ -98,24 +98,29 @@ class Slot:
     sharing: int  # workers on the device
 
 
-def slots(launch: Any, on_cpu: bool) -> list[Slot]:
-    """A slot for each worker that conf/launch/local.yaml asks for."""
+def slots(launch: Any, on_cpu: bool, fits: int) -> list[Slot]:
+    """A slot for each worker that conf/launch/local.yaml asks for, and that so many fits keep busy.
+
+    A device gets its second worker when each has one. Raises UsageError.
+    """
     devices = [] if on_cpu else visible_devices()
-    if launch.devices is not None and devices:
+    if launch.devices is not None:
         unknown = [d for d in launch.devices if not (isinstance(d, int) and 0 <= d < len(devices))]
         if unknown:
-            raise AdbenchError(
-                f"launch.devices={list(launch.devices)}: there are {len(devices)} CUDA devices,"
-                f" 0 to {len(devices) - 1}"
+            there = f"0 to {len(devices) - 1}" if devices else "none"
+            raise UsageError(
+                f"launch.devices={list(launch.devices)}: there are {len(devices)} CUDA devices here, {there}"
             )
         devices = [devices[d] for d in launch.devices]
-    each = int(launch.workers_per_device)
-    if each < 1:
-        raise AdbenchError(f"launch.workers_per_device={each}: at least 1")
+    each, attempts = launch.workers_per_device, launch.attempts
+    for key, value in (("workers_per_device", each), ("attempts", attempts)):
+        if not isinstance(value, int) or value < 1:
+            raise UsageError(f"launch.{key}={value}: expected a whole number, at least 1")
     among: list[str | None] = [*devices] or [None]
-    places = [device for device in among for _ in range(each)]
-    threads = int(launch.threads or max(1, cores() // len(places)))
-    return [Slot(place, threads, each) for place in places]
+    threads = int(launch.threads or max(1, cores() // (each * len(among))))  # the same for a resumed sweep
+    used = [device for _ in range(each) for device in among][:fits]
+    sharing = Counter(used)
+    return [Slot(device, threads, sharing[device]) for device in used]
 
 
 def cores() -> int:

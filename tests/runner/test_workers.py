@@ -19,7 +19,7 @@ import pytest
 from rich.console import Console
 
 from ad_bench import config
-from ad_bench.errors import AdbenchError
+from ad_bench.errors import UsageError
 from ad_bench.runner import workers
 from ad_bench.runner.plan import make_plan
 from ad_bench.runner.progress import Watch
@@ -174,7 +174,7 @@ def test_a_worker_that_hears_no_limit_is_killed(
     words = ["method=learner", "method.model.end=deaf", *MVTEC, "launch=local", "store=false"]
     words += ["runtime.max_minutes=0.1", "runtime.grace_seconds=1"]
     fits = make_plan(config.choices(words, [mortal])).fits
-    places = slots(launch(threads=1), on_cpu=True)
+    places = slots(launch(threads=1, attempts=2), True, 2)
     with Watch(2, Console(file=StringIO())) as watch:
         ended = Supervisor(fits, [None, None], places, watch, attempts=2, grace=1.0).run()
     assert ended == {"done": 1, "failed": 1}
@@ -287,29 +287,35 @@ def tables(tmp_path: Path) -> dict[str, bytes]:
 
 
 def launch(**settings: object) -> SimpleNamespace:
-    return SimpleNamespace(**{"devices": None, "workers_per_device": 1, "threads": None, **settings})
+    return SimpleNamespace(
+        **{"devices": None, "workers_per_device": 1, "threads": None, "attempts": 2, **settings}
+    )
 
 
 def test_workers_are_divided_among_devices_and_threads_among_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workers, "cores", lambda: 16)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,GPU-f00")
     assert visible_devices() == ["2", "GPU-f00"]
-    assert [(s.device, s.threads, s.sharing) for s in slots(launch(), on_cpu=False)] == [
+    assert [(s.device, s.threads, s.sharing) for s in slots(launch(), False, 9)] == [
         ("2", 8, 1),
         ("GPU-f00", 8, 1),
     ]
-    four = slots(launch(workers_per_device=2), on_cpu=False)
-    assert Counter(s.device for s in four) == {"2": 2, "GPU-f00": 2}
+    four = slots(launch(workers_per_device=2), False, 9)
+    assert [s.device for s in four] == ["2", "GPU-f00", "2", "GPU-f00"]
     assert {(s.threads, s.sharing) for s in four} == {(4, 2)}
-    assert [s.device for s in slots(launch(devices=[1]), on_cpu=False)] == ["GPU-f00"]
-    assert [(s.device, s.threads) for s in slots(launch(workers_per_device=3), on_cpu=True)] == [
-        (None, 5)
-    ] * 3
-    assert slots(launch(threads=7), on_cpu=True)[0].threads == 7
-    with pytest.raises(AdbenchError, match=r"launch.devices=\[2\].*0 to 1"):
-        slots(launch(devices=[2]), on_cpu=False)
-    with pytest.raises(AdbenchError, match="workers_per_device=0"):
-        slots(launch(workers_per_device=0), on_cpu=False)
+    two = slots(launch(workers_per_device=2), False, 2)  # two fits do not share a device
+    assert [(s.device, s.threads, s.sharing) for s in two] == [("2", 4, 1), ("GPU-f00", 4, 1)]
+    assert [s.device for s in slots(launch(devices=[1]), False, 9)] == ["GPU-f00"]
+    three = [(s.device, s.threads) for s in slots(launch(workers_per_device=3), True, 9)]
+    assert three == [(None, 5)] * 3
+    assert slots(launch(threads=7), True, 9)[0].threads == 7
+    with pytest.raises(UsageError, match=r"launch.devices=\[2\].*0 to 1"):
+        slots(launch(devices=[2]), False, 9)
+    with pytest.raises(UsageError, match=r"launch.devices=\[0\].*none"):
+        slots(launch(devices=[0]), True, 9)
+    for key in ("workers_per_device", "attempts"):
+        with pytest.raises(UsageError, match=f"launch.{key}=0"):
+            slots(launch(**{key: 0}), False, 9)
 
 
 def test_devices_are_found_without_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
