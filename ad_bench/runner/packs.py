@@ -49,6 +49,7 @@ class Rates:
 
     fit: float
     test: float
+    own: bool  # of the same settings; else of others of the method
 
     def of(self, fit: Fit) -> float:
         """Seconds of a fit and those of its cells that wait."""
@@ -57,22 +58,21 @@ class Rates:
 
 
 def seconds_of(fits: Sequence[Fit], results: Path) -> list[float | None]:
-    """What each fit will take by earlier records of its row: on its data set, else on others.
+    """What each fit will take by earlier records; None where its method has none."""
+    pairs = zip(fits, rates_of(fits, results), strict=True)
+    return [0.0 if fit.group.skipped else rate.of(fit) if rate else None for fit, rate in pairs]
 
-    Else of other settings of the method; None where the method has no record at all.
-    """
+
+def rates_of(fits: Sequence[Fit], results: Path) -> list[Rates | None]:
+    """Of earlier records of a fit's row, on its data set or on others; else of other rows of its method."""
     known: dict[tuple[str, str, str], Rates | None] = {}
-
-    def rates(ident: CellId) -> Rates | None:
+    found = []
+    for fit in fits:
+        ident = fit.cells[0].id
         key = (ident.dataset, ident.row, ident.protocol)
         if key not in known:
             known[key] = _rates(results, ident)
-        return known[key]
-
-    found: list[float | None] = []
-    for fit in fits:
-        rate = rates(fit.cells[0].id)
-        found.append(0.0 if fit.group.skipped else rate.of(fit) if rate else None)
+        found.append(known[key])
     return found
 
 
@@ -82,7 +82,8 @@ def _rates(results: Path, ident: CellId) -> Rates | None:
     for dataset, name in ((path_name(ident.dataset), row), ("*", row), ("*", f"{method}*")):
         pairs = [pair for record in _some(cells, dataset, name, ident) if (pair := _per_image(record))]
         if pairs:
-            return Rates(*(statistics.median(part) for part in zip(*pairs, strict=True)))
+            fit, test = (statistics.median(part) for part in zip(*pairs, strict=True))
+            return Rates(fit, test, own=name == row)
     return None
 
 

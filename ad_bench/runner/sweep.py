@@ -231,14 +231,17 @@ def print_plan(plan: Plan, console: Console | None = None, short: bool = False) 
 def _estimate(plan: Plan, launch: Any) -> list[str]:
     """Hours by earlier records, and how the cells are packed."""
     fits = packs.warm([fit for fit in plan.fits if fit.waiting])
-    seconds = packs.seconds_of(fits, Path(fits[0].config.paths.results))
-    unknown = sum(one is None for one in seconds)
+    results = Path(fits[0].config.paths.results)
+    seconds = packs.seconds_of(fits, results)
     total = sum(packs.UNKNOWN if one is None else one for one in seconds)
-    guessed = (
-        f"; {unknown} of {len(fits)} fits have no record of their method yet and count {packs.UNKNOWN:.0f} s"
-        if unknown
-        else ""
-    )
+    rates = packs.rates_of(fits, results)
+    unknown, other = rates.count(None), sum(rate is not None and not rate.own for rate in rates)
+    guessed = f"; {other} of {len(fits)} fits by records of other settings of their method" if other else ""
+    if unknown:
+        guessed += (
+            f"; {unknown} of {len(fits)} fits have no record of their method yet and count "
+            f"{packs.UNKNOWN:.0f} s each"
+        )
     lines = [f"about {_hours(total)} of work by earlier records{guessed}"]
     if launch.kind == "local":
         from ad_bench.runner.workers import slots

@@ -70,6 +70,8 @@ def test_what_a_fit_takes_is_what_earlier_records_took(plan_of: Any, tmp_path: P
     write(results, record(dataset="other", category="x", method="padim_bis", timing=times, counts=counts))
     # 6 training images at 2 s, 6 test images at 2 s
     assert packs.seconds_of(fits, results) == [24.0, 24.0, 24.0, 24.0, None, None]
+    own = [None if rate is None else rate.own for rate in packs.rates_of(fits, results)]
+    assert own == [True, True, True, True, None, None]
     slow = {**times, "fit_seconds": 200.0}
     write(
         results, record(dataset="mvtec", category="zipper", method="mean_image", timing=slow, counts=counts)
@@ -80,6 +82,15 @@ def test_what_a_fit_takes_is_what_earlier_records_took(plan_of: Any, tmp_path: P
         record(dataset="mvtec", category="grid", method="padim", timing=slow, counts=counts, marks=["debug"]),
     )
     assert packs.seconds_of(fits, results) == [24.0, 24.0, 132.0, 132.0, None, None]
+
+
+def test_other_settings_of_a_method_say_so(plan_of: Any, tmp_path: Path) -> None:
+    results = tmp_path / "results"
+    counts = {"train": 10, "test_normal": 2, "test_anomalous": 3}
+    write(results, record(dataset="mvtec", method="random", variant="other=1", counts=counts))
+    (rate, *_) = packs.rates_of(plan_of("method=random"), results)
+    assert rate is not None
+    assert not rate.own
 
 
 def test_a_pack_on_disk_is_planned_again(
