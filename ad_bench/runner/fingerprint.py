@@ -28,24 +28,6 @@ FIT_SOURCES = ("ad_bench.geometry", "ad_bench.datasets.images", "ad_bench.runner
 PACKAGE = Path(__file__).resolve().parents[1]
 
 
-def fit_fingerprint(
-    config: DictConfig, group: Group, seed: int, geometry: Any, weights: Iterable[str]
-) -> str:
-    """Hash of everything that the fitted method depends on; `weights` are SHA-256 sums or 'random'."""
-    return Fingerprints().fit(config, group, seed, geometry, weights)
-
-
-def evaluation_fingerprint(
-    config: DictConfig,
-    tests: Iterable[Sample],
-    geometry: Any,
-    paper_eval: Mapping[str, Any] | None,
-    protocol_notes: Mapping[str, object],
-) -> str:
-    """Hash of everything that turns predictions into metrics."""
-    return Fingerprints().evaluation(config, tests, geometry, paper_eval, protocol_notes)
-
-
 class Fingerprints:
     """The hashes of one planning: each file is looked at once, and what many hashes share is written once.
 
@@ -60,7 +42,7 @@ class Fingerprints:
         self._identities = remembered(self._written)
 
     def fit(self, config: DictConfig, group: Group, seed: int, geometry: Any, weights: Iterable[str]) -> str:
-        """See `fit_fingerprint`."""
+        """Hash of everything that the fitted method depends on; `weights` are SHA-256 sums or 'random'."""
         return _hash(
             {
                 **self._once(config, self._settings)[0],
@@ -83,7 +65,7 @@ class Fingerprints:
         paper_eval: Mapping[str, Any] | None,
         protocol_notes: Mapping[str, object],
     ) -> str:
-        """See `evaluation_fingerprint`."""
+        """Hash of everything that turns predictions into metrics."""
         return _hash(
             {
                 **self._once(config, self._settings)[1],

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ad_bench import processes
+from ad_bench.runner.slurm import Job
 from ad_bench.running import Running
 
 FOLDER = "sweeps"
@@ -20,14 +21,6 @@ ENDED = {
     *("BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY"),
     *("PREEMPTED", "REVOKED", "TIMEOUT"),
 }
-
-
-@dataclass(frozen=True)
-class Job:
-    """A job of Slurm and the file that says what it runs."""
-
-    id: str
-    pack: Path
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,7 @@ from ad_bench.geometry import Geometry
 from ad_bench.metrics.settings import MetricSettings
 from ad_bench.records import CellId, Record
 from ad_bench.runner.evaluation import score_cell
-from ad_bench.runner.fingerprint import digest, evaluation_fingerprint
+from ad_bench.runner.fingerprint import Fingerprints, digest
 from ad_bench.runner.maps import AGAIN, KINDS, MAPS, read_maps
 from ad_bench.runner.pictures import CURVES, write_curves
 from ad_bench.runner.plan import method_geometry, protocol_groups
@@ -367,7 +367,7 @@ def _job(folder: Path, record: Record, request: Request, datasets: dict[str, Dat
         geometry,
         paper_eval,
         record["fingerprint"]["fit"],
-        evaluation_fingerprint(composed, tests, geometry, paper_eval, notes),
+        Fingerprints().evaluation(composed, tests, geometry, paper_eval, notes),
     )
 
 

@@ -201,7 +201,7 @@ class Status:
         return dict(Counter(self.states.get(job.id, "UNKNOWN") for job in jobs).most_common())
 
     @property
-    def unfinished_jobs(self) -> list[tuple[history.Job, str, int]]:
+    def unfinished_jobs(self) -> list[tuple[slurm.Job, str, int]]:
         """Jobs that ended, their state, and how many of their cells have no record."""
         if self.sweep is None or not self.states:
             return []

@@ -10,18 +10,20 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
 from ad_bench.errors import ResultsError, UsageError, closest
 from ad_bench.records import replace_text, scratch, sweep_leftovers
-from ad_bench.runner import packs
+from ad_bench.runner import history, packs
 from ad_bench.runner.plan import Fit, Plan
 from ad_bench.runner.progress import Watch
 
+if TYPE_CHECKING:
+    from ad_bench.runner.workers import Slot
+
 KINDS = ("inline", "local", "slurm")
-SWEEPS = "sweeps"
 
 
 @dataclass(frozen=True)
@@ -125,8 +127,9 @@ def _work(fits: Sequence[Fit], launch: Any, console: Console) -> Counter[str]:
     return ended
 
 
-def _in_workers(fits: Sequence[Fit], launch: Any, console: Console) -> Counter[str]:
-    from ad_bench.runner.workers import Supervisor, slots
+def _places(fits: Sequence[Fit], launch: Any) -> list[Slot]:
+    """Where the workers of these fits run. Raises UsageError."""
+    from ad_bench.runner.workers import slots
 
     devices = {str(config.runtime.device) for config in _configs(fits)}
     if named := [device for device in devices if device.startswith("cuda:")]:
@@ -134,7 +137,13 @@ def _in_workers(fits: Sequence[Fit], launch: Any, console: Console) -> Counter[s
             f"runtime.device={named[0]} names one device, and each worker has its own: say launch.devices="
             f"[{named[0].removeprefix('cuda:')}] instead"
         )
-    places = slots(launch, devices == {"cpu"}, len(fits))
+    return slots(launch, devices == {"cpu"}, len(fits))
+
+
+def _in_workers(fits: Sequence[Fit], launch: Any, console: Console) -> Counter[str]:
+    from ad_bench.runner.workers import Supervisor
+
+    places = _places(fits, launch)
     seconds = packs.seconds_of(fits, Path(fits[0].config.paths.results))
     grace = float(fits[0].config.runtime.grace_seconds)
     with Watch(sum(len(fit.waiting) for fit in fits), console, lanes=len(places)) as watch:
@@ -147,7 +156,7 @@ def _submit(fits: Sequence[Fit], launch: Any, command: Command, console: Console
 
     results = Path(fits[0].config.paths.results)
     name = sweep_name()
-    folder = results / SWEEPS / name
+    folder = results / history.FOLDER / name
     paths = []
     made = job_packs(fits, launch)
     for number, pack in enumerate(made):
@@ -200,7 +209,7 @@ def _remember(
         "jobs": list(jobs),
         "folder": str(Path.cwd()),
     }
-    path = Path(fits[0].config.paths.results) / SWEEPS / f"{name or sweep_name()}.json"
+    path = Path(fits[0].config.paths.results) / history.FOLDER / f"{name or sweep_name()}.json"
     try:
         replace_text(path, json.dumps(content, indent=1) + "\n")
     except OSError:
@@ -244,11 +253,7 @@ def _estimate(plan: Plan, launch: Any) -> list[str]:
         )
     lines = [f"about {_hours(total)} of work by earlier records{guessed}"]
     if launch.kind == "local":
-        from ad_bench.runner.workers import slots
-
-        places = slots(
-            launch, {str(config.runtime.device) for config in _configs(fits)} == {"cpu"}, len(fits)
-        )
+        places = _places(fits, launch)
         where = [place.device for place in places]
         on = f"CUDA devices {', '.join(sorted({str(w) for w in where}))}" if where[0] else "the CPU"
         lines.append(
@@ -256,7 +261,7 @@ def _estimate(plan: Plan, launch: Any) -> list[str]:
             f" about {_hours(total / len(places))}"
         )
     if launch.kind == "slurm":
-        made = packs.packed(fits, seconds, 60.0 * float(launch.pack_minutes), launch.max_jobs)
+        made = job_packs(fits, launch)
         lines.append(f"{len(made)} job{'' if len(made) == 1 else 's'}:")
         lines += [
             f"  {number:5}  {pack.cells:5} cells  {_hours(pack.seconds)}" for number, pack in enumerate(made)

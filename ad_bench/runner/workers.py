@@ -268,6 +268,8 @@ class Supervisor:
         if task is None or not task.fit.waiting:
             return
         task.deaths += 1
+        if task.deaths > self.attempts + FAILED_STARTS:
+            raise WorkerError(f"no worker lives long enough to record that {task.fit.waiting[0].id} failed")
         if time.monotonic() > worker.ends:
             how = f"did not end within runtime.max_minutes={task.fit.config.runtime.max_minutes:g} and {how}"
             task.deaths = self.attempts

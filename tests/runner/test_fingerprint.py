@@ -23,7 +23,7 @@ def fit(
         path.write_bytes(b"x" * 10)
     samples = tuple(Sample(p, p.name, "c", "train", 0) for p in paths)
     (choice,) = config.choices(["method=patchcore", *words])
-    return fingerprint.fit_fingerprint(choice.config, Group("c", samples, {}), seed, "geometry", weights)
+    return fingerprint.Fingerprints().fit(choice.config, Group("c", samples, {}), seed, "geometry", weights)
 
 
 def test_what_changes_no_number_changes_no_fingerprint(tmp_path: Path) -> None:
@@ -54,7 +54,7 @@ def test_a_changed_image_of_the_same_name_is_seen(tmp_path: Path) -> None:
     (tmp_path / "0.png").write_bytes(b"x" * 11)
     samples = tuple(Sample(tmp_path / f"{i}.png", f"{i}.png", "c", "train", 0) for i in range(2))
     (choice,) = config.choices(["method=patchcore"])
-    after = fingerprint.fit_fingerprint(choice.config, Group("c", samples, {}), 0, "geometry", ("aa",))
+    after = fingerprint.Fingerprints().fit(choice.config, Group("c", samples, {}), 0, "geometry", ("aa",))
     assert after != before
 
 
@@ -196,7 +196,7 @@ def test_hashes_of_earlier_versions(tmp_path: Path) -> None:
     }
     group = Group("c", (a, b), {"c": (t,)}, support=(a,))
     settings = OmegaConf.create(node)
-    assert fingerprint.fit_fingerprint(settings, group, 5, "a geometry", ["bb", "aa"]) == "7b595e194aba"
+    assert fingerprint.Fingerprints().fit(settings, group, 5, "a geometry", ["bb", "aa"]) == "7b595e194aba"
 
 
 def test_a_source_is_found_without_importing_what_is_above_it(

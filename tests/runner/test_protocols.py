@@ -186,11 +186,11 @@ def test_copies_of_a_few_shots_train_and_are_told_apart(run: Run, planned: Calla
 
 
 def test_a_fit_without_copies_is_hashed_as_ever(planned: Callable[..., Plan]) -> None:
-    from ad_bench.runner.fingerprint import fit_fingerprint
+    from ad_bench.runner.fingerprint import Fingerprints
 
     for protocol in ("full", "few_shot", "unified"):
         fit = planned("method=plain", f"protocol={protocol}").fits[0]
-        expected = fit_fingerprint(fit.config, fit.group, 0, fit.geometry, [])
+        expected = Fingerprints().fit(fit.config, fit.group, 0, fit.geometry, [])
         assert {cell.fit_hash for cell in fit.cells} == {expected}
 
 
