@@ -26,6 +26,7 @@ WITHOUT = tuple(
         *("hydra_logging", "job_logging", "env"),
     )
 )
+PRECISIONS = ("float32", "tf32", "bfloat16", "float16")  # of runtime.precision
 # What names no variant: where things lie, how fast they run, which cells of a table are meant.
 NO_VARIANT = (
     *(
@@ -463,9 +464,10 @@ def _keys(config: DictConfig, prefix: str = "") -> list[str]:
 
 def _effective(words: Sequence[str], config: DictConfig) -> list[str]:
     """The words that change this method: `backbone=` does nothing to one that has none."""
-    if config.backbone.paper:
-        return list(words)
-    return [word for word in words if not re.match(r"backbone[.=]", word)]
+    same = [] if config.backbone.paper else [r"backbone[.=]"]
+    if precision(config) == "float32":
+        same.append(r"\W*runtime\.precision=")
+    return [word for word in words if not any(re.match(pattern, word) for pattern in same)]
 
 
 def changes(words: Sequence[str]) -> list[str]:
@@ -476,16 +478,29 @@ def changes(words: Sequence[str]) -> list[str]:
         key, _, value = word.lstrip("+~").partition("=")
         if key in ("method", "dataset", "dataset@protocol.source"):
             continue
-        if any(key == k or key.startswith(f"{k}.") for k in NO_VARIANT):
+        if key != "runtime.precision" and any(key == k or key.startswith(f"{k}.") for k in NO_VARIANT):
             continue
         if (key == "backbone" and value == "own") or (key == "backbone.weights" and "/" in value):
             continue  # a path is where the weights lie on one machine; the record holds their hash
         if own_data and key.startswith("dataset.samples."):
             continue  # where a data set with a name of its own keeps its images
-        for prefix in ("method.model.", "method."):
+        for prefix in ("method.model.", "method.", "runtime."):
             key = key.removeprefix(prefix)
         parts[key] = value
     return [f"{key}={value}" for key, value in sorted(parts.items())]
+
+
+def precision(config: DictConfig) -> str:
+    """What the run's networks compute in: one of PRECISIONS. Raises UsageError for another word.
+
+    Half precision is that of pretrained backbones: a method without one computes in float32.
+    """
+    wanted = str(OmegaConf.select(config, "runtime.precision") or "float32")
+    if wanted not in PRECISIONS:
+        raise UsageError(
+            f"runtime.precision={wanted}: expected {', '.join(PRECISIONS)}.{closest(wanted, PRECISIONS)}"
+        )
+    return wanted if wanted == "tf32" or OmegaConf.select(config, "backbone.paper") else "float32"
 
 
 def backbones(model: Any) -> list[DictConfig]:

@@ -18,7 +18,9 @@ T = TypeVar("T")
 class Inputs(NamedTuple):
     """All that a method sees of the test set: no label, no mask, no path."""
 
-    images: Tensor  # (B, 3, H, W) float32 RGB in [0, 1], on the run's device; one size per batch
+    # (B, 3, H, W) float32 RGB in [0, 1], on the run's device; one size per batch. In channels-last memory:
+    # `reshape`, where `view` would need the other order.
+    images: Tensor
     category: tuple[str, ...] = ()  # length B; blank strings unless the YAML's `needs` names `category`
     extra: Mapping[str, Tensor] = {}  # what some data sets add: depth, points, templates
 
@@ -33,7 +35,7 @@ class Prediction(NamedTuple):
 class Batch(NamedTuple):
     """Training images; labels and masks are None unless the YAML's `needs` names them."""
 
-    images: Tensor  # (B, 3, H, W) float32 RGB in [0, 1], on the run's device
+    images: Tensor  # as those of Inputs
     category: tuple[str, ...] = ()
     labels: Tensor | None = None  # (B,) int64, 0 normal, 1 anomalous
     masks: Tensor | None = None  # (B, H, W) bool; all False where `masked` is False

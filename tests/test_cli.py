@@ -116,3 +116,22 @@ def test_a_closed_pipe_is_no_error(tmp_path: Path) -> None:
         capture_output=True, text=True, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     assert "Traceback" not in answer.stderr
+
+
+def test_a_program_that_leaves_at_once_loses_nothing(tmp_path: Path) -> None:
+    code = (
+        "import atexit, sys, pathlib\n"
+        "atexit.register(lambda: pathlib.Path('last').write_text('done'))\n"
+        "sys.argv = ['adbench', *sys.argv[1:]]\n"
+        "from ad_bench.__main__ import program\n"
+        "program()\n"
+    )
+    for words, wanted in ((["--help"], 0), (["nothing"], 2)):
+        answer = subprocess.run(
+            [sys.executable, "-c", code, *words],
+            capture_output=True, text=True, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)},
+        )  # fmt: skip
+        assert answer.returncode == wanted
+        assert "no command 'nothing'" in answer.stderr if wanted else "usage" in answer.stdout.lower()
+        assert (tmp_path / "last").read_text() == "done"
+        (tmp_path / "last").unlink()

@@ -28,7 +28,7 @@ from ad_bench.contract import Inputs, Method, Prediction, Run, TrainSet
 from ad_bench.errors import UsageError
 from ad_bench.parts.backbone import Backbone
 from ad_bench.parts.bank import Bank
-from ad_bench.parts.maps import gaussian_blur, upsample, worst_pixel
+from ad_bench.parts.maps import upsample_and_blur, worst_pixel
 from ad_bench.parts.neighbors import nearest
 from ad_bench.parts.optimize import optimize
 
@@ -90,7 +90,7 @@ class CFA(Method):
         distance = nearest(rows.flatten(0, 2), self.centres.points, self.attracted)[0].sqrt()
         scores = (F.softmin(distance, 1) * distance)[:, 0].view(rows.shape[:3])
         size = cast(tuple[int, int], tuple(inputs.images.shape[-2:]))
-        maps = gaussian_blur(upsample(scores, size), self.sigma)
+        maps = upsample_and_blur(scores, size, self.sigma)
         return Prediction(worst_pixel(maps), maps)
 
     def describe(self, levels: list[Tensor]) -> Tensor:

@@ -3,8 +3,8 @@
 Paper: Roth et al., Towards Total Recall in Industrial Anomaly Detection, CVPR 2022, arXiv:2106.08265.
 Reference: amazon-science/patchcore-inspection at fcaa92f, Apache-2.0.
 Deviations from the reference:
-  1. The deeper levels are pooled to `pretrain_dim` before they are resized, not after: both are linear, one
-     over the planes and one over the positions, so the result is the same up to rounding, at less work.
+  1. The deeper levels are pooled before they are resized, not after, and both poolings are one convolution:
+     all of it is linear, so the result is the same up to rounding, at less work.
   2. A chosen patch is never chosen again; the reference may repeat one where all distances left are zero.
   3. Random numbers (projection, starting points) come from the run's seed through torch, not through numpy.
   4. With `reweight` the image score is that of the paper (Eq. 7), which the released scorer does not have.
@@ -21,9 +21,9 @@ from ad_bench.contract import Inputs, Method, Prediction, Run, TrainSet
 from ad_bench.errors import UsageError
 from ad_bench.parts.bank import Bank
 from ad_bench.parts.coreset import approximate_greedy_coreset
-from ad_bench.parts.maps import gaussian_blur, upsample
+from ad_bench.parts.maps import upsample_and_blur
 from ad_bench.parts.neighbors import choose_backend, nearest
-from ad_bench.parts.patches import patchify, pool_rows, resize_grid
+from ad_bench.parts.patches import pooled_patches
 
 
 class PatchCore(Method):
@@ -91,16 +91,12 @@ class PatchCore(Method):
             row = worst.indices + torch.arange(len(scores), device=scores.device) * scores[0].numel()
             image_scores = self._reweighted(patches.flatten(0, 2)[row], index[row, 0])
         size = cast(tuple[int, int], tuple(inputs.images.shape[-2:]))
-        return Prediction(image_scores, gaussian_blur(upsample(scores, size), self.sigma))
+        return Prediction(image_scores, upsample_and_blur(scores, size, self.sigma))
 
     def embed(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) -> locally aggregated patch features (B, h, w, target_dim), h and w of level 1."""
-        levels = [
-            pool_rows(patchify(maps, self.patch_size), self.pretrain_dim) for maps in self.backbone(images)
-        ]
-        size = cast(tuple[int, int], tuple(levels[0].shape[1:3]))
-        rows = torch.cat([resize_grid(level, size) for level in levels], -1)
-        return pool_rows(rows, self.target_dim)
+        levels = self.backbone(images)
+        return pooled_patches(levels, self.patch_size, self.pretrain_dim, self.target_dim)
 
     def _reweighted(self, patches: Tensor, index: Tensor) -> Tensor:
         """Eq. 7: the distance d* of the worst patch, weighed by how much farther m*'s neighbours are.

@@ -30,7 +30,7 @@ from ad_bench.parts.augmentation import augmented
 from ad_bench.parts.backbone import Backbone
 from ad_bench.parts.finetuned import Finetuned
 from ad_bench.parts.gaussian import PositionGaussian
-from ad_bench.parts.maps import gaussian_blur, upsample, worst_pixel
+from ad_bench.parts.maps import upsample_and_blur, worst_pixel
 from ad_bench.parts.pool import Pool
 from ad_bench.parts.similarity import cosine_distance
 from ad_bench.parts.spatial_transformer import SpatialTransformer, inverse, warp
@@ -86,8 +86,7 @@ class RegAD(Method):
         features = self.embed(inputs.images)
         distance = self.gaussian.mahalanobis(features.flatten(2).transpose(1, 2))
         size = cast(tuple[int, int], tuple(inputs.images.shape[-2:]))
-        maps = upsample(distance.reshape(-1, *features.shape[-2:]), size)
-        maps = gaussian_blur(maps, self.sigma)
+        maps = upsample_and_blur(distance.reshape(-1, *features.shape[-2:]), size, self.sigma)
         return Prediction(worst_pixel(maps), maps)
 
     def comparisons(self, pool: Pool, shots: int, draws: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:

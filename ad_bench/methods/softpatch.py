@@ -10,7 +10,7 @@ Deviations from the reference:
      which the first distances are measured, from all patches.
   2. One random projection serves the outlier factor and the coreset; the reference draws one for each.
   3. A chosen patch is never chosen again; the reference may repeat one where all distances left are zero.
-  4. The deeper levels are pooled before they are resized: the same up to rounding, at less work.
+  4. The deeper levels are pooled before they are resized, by one convolution: the same up to rounding.
   5. The factor is that of scikit-learn, as in the reference, but batched and on the device of the features.
 """
 
@@ -26,10 +26,10 @@ from ad_bench.contract import Inputs, Method, Prediction, Run, TrainSet
 from ad_bench.errors import UsageError
 from ad_bench.parts.bank import Bank
 from ad_bench.parts.coreset import approximate_greedy_coreset, random_projection
-from ad_bench.parts.maps import gaussian_blur, upsample
+from ad_bench.parts.maps import upsample_and_blur
 from ad_bench.parts.neighbors import choose_backend, nearest
 from ad_bench.parts.outliers import local_outlier_factor
-from ad_bench.parts.patches import patchify, pool_rows, resize_grid
+from ad_bench.parts.patches import pooled_patches
 
 
 class SoftPatch(Method):
@@ -98,16 +98,12 @@ class SoftPatch(Method):
         distance, index = nearest(patches.flatten(0, 2), self.bank.points, 1, self.backend)
         scores = (distance * self.factors.points[index])[:, 0].view(patches.shape[:3])
         size = cast(tuple[int, int], tuple(inputs.images.shape[-2:]))
-        return Prediction(scores.amax((1, 2)), gaussian_blur(upsample(scores, size), self.sigma))
+        return Prediction(scores.amax((1, 2)), upsample_and_blur(scores, size, self.sigma))
 
     def embed(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) -> locally aggregated patch features (B, h, w, target_dim), as PatchCore's."""
-        levels = [
-            pool_rows(patchify(maps, self.patch_size), self.pretrain_dim) for maps in self.backbone(images)
-        ]
-        size = cast(tuple[int, int], tuple(levels[0].shape[1:3]))
-        rows = torch.cat([resize_grid(level, size) for level in levels], -1)
-        return pool_rows(rows, self.target_dim)
+        levels = self.backbone(images)
+        return pooled_patches(levels, self.patch_size, self.pretrain_dim, self.target_dim)
 
     def _patches(self, train: TrainSet, run: Run) -> Tensor:
         """Of all training images: (N, positions, target_dim)."""

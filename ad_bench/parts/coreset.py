@@ -2,27 +2,37 @@
 
 The choice is that of the plain loop, which after every pick passes over all points. Here it passes over few:
 
-* Distances to the chosen points only fall. So the POOL farthest points are kept apart, and the loop runs
-  among them for as long as its farthest one lies beyond all others' distances of their last update. Only
-  then are the picks since, up to PENDING of them, applied to all points, as one matrix product.
-* The product, in single precision, only says which distances may have fallen: from |x|^2 - 2xy + |y|^2 the
-  most that rounding can have added is taken off. Those few are then computed from plain differences in
+* Distances to the chosen points only fall. So a distance that leaves out the latest picks is at most too
+  large, and a point needs no other as long as even that is no match for the farthest. The loop runs in a
+  POOL of the farthest points until another may be farther. Then those of the largest distances catch up with
+  the picks that they missed, as matrix products; most points never do, as they lie close to early picks.
+* The product, in single precision, only says which picks may be nearer: from |x|^2 - 2xy + |y|^2 the most
+  that rounding can have added is taken off. Those few distances are then computed from plain differences in
   double precision, in one fixed order. So what is chosen depends neither on the sizes of pool and blocks nor
   on the number of threads, and equally far points are told apart by their index, as in the plain loop.
+
+The pool is in the CPU's memory: the steps in it are too small for a GPU, which does the matrix products.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+T = TypeVar("T", Tensor, NDArray[np.float64])
 Track = Callable[..., Iterator[int]]
 ROWS = 1 << 16  # of points that are projected at a time: bounds the memory
-POOL = 4096  # farthest points among which the loop runs: their 2 MB (D = 128) stay in a core's cache
-PENDING = 256  # picks applied to all points at a time: enough for a matrix product to run at full speed
+POOL = 1024  # farthest points among which the loop runs: their 512 kB (D = 128) stay in a core's cache
+CATCH_UP = 8192  # points of the largest distances that catch up at a time on a CPU; on a GPU all do
+PICKS = 2048  # missed picks that are applied at a time
+LANE = 64  # picks of which only the least |y|^2 - 2xy is looked at, in most cases
+TINY = 2.0**-120  # per dimension, the most that products may lose where they are too small for a float
 _TAKEN = -1.0  # below every distance: a chosen point is never chosen again
 
 
@@ -85,145 +95,206 @@ def _checked(points: Tensor, count: int) -> int:
 @torch.no_grad()
 def _farthest_first(points: Tensor, distance: Tensor, count: int, track: Track | None) -> Tensor:
     """`count` times the point of the largest `distance` (N,), which shrinks where the new point is nearer."""
-    chosen: list[int] = []
     steps: Iterable[int] = range(count)
-    with torch.autocast(points.device.type, enabled=False):
-        loop = _Loop(points, distance)
+    with torch.autocast(points.device.type, enabled=False), torch.autocast("cpu", enabled=False):
+        loop = _Loop(points, distance, count)
         for _ in track(steps, count, "coreset") if track else steps:
-            chosen.append(loop.pick())
-    return torch.tensor(chosen, dtype=torch.long)
+            loop.pick()
+    return torch.tensor(loop.chosen, dtype=torch.long)
 
 
 class _Loop:
-    """The state of the greedy loop over all points, and of the pool within."""
+    """The state of the greedy loop: the picks, a distance for every point, and the pool.
 
-    def __init__(self, points: Tensor, distance: Tensor):
+    distance[x] leaves out the picks from the seen[x]-th on: right if there are none, else at most too large.
+    A point that is in the pool has its distance there, always right, and -inf here.
+    """
+
+    def __init__(self, points: Tensor, distance: Tensor, count: int):
         self.points, self.distance = points, distance
-        self.near, self.norms = _bounding(points)
-        self.pending: list[int] = []
-        self._fill()
+        self.mean, self.norms, self.share = _bounding(points)
+        self.seen = torch.zeros(len(points), dtype=torch.int32, device=points.device)
+        self.chosen: list[int] = []
+        self.known = 0  # of the chosen, those in the three tensors; in the places of the others none is near
+        size = _whole_lanes(count)
+        self.centres = torch.zeros(size, dtype=torch.long, device=points.device)
+        self.centre_near = torch.zeros(size, points.shape[1], device=points.device)
+        self.centre_norms = torch.full((size,), math.inf, device=points.device)
+        self.table = torch.empty(_block(points, 1), device=points.device)
+        self._take(_largest(distance, POOL))
 
     def pick(self) -> int:
         """The index of the farthest point, which counts as chosen from then on."""
-        value, row = self.pool_distance.max(0)
-        far, index = value.item(), int(self.pool_index[row])
-        # Of others as far as this one the first is due. Their distances may have fallen since: then they are
-        # not due after all, but only an update tells.
-        if (-far, index) > self.others or (len(self.pending) >= PENDING and self.others[0] < math.inf):
-            self._update()
-            self._fill()
-            value, row = self.pool_distance.max(0)
-            index = int(self.pool_index[row])
-        self.pending.append(index)
+        row, index = self._farthest()
+        # Of others as far as this one the first is due; or none is if theirs is too large: a refill tells.
+        while (-self.pool_distance[row], index) > self.others:
+            self._refill()
+            row, index = self._farthest()
+        self.chosen.append(index)
         self.pool_distance[row] = _TAKEN
         self._approach_pool(row)
         return index
 
-    def _fill(self) -> None:
-        """Take the farthest points into the pool; note the farthest of the others, of equals the first."""
-        distance, self.others = self.distance, (math.inf, 0)
-        if len(distance) <= POOL:
-            self.pool_index = torch.arange(len(distance), device=distance.device)
-        else:
-            least = distance.topk(POOL, sorted=False).values.min()
-            inside = distance > least
-            equal = (distance == least).nonzero()[:, 0]
-            inside[equal[: POOL - int(inside.sum())]] = True
-            self.pool_index = inside.nonzero()[:, 0]  # ascending: the first of equals is that of all points
-            value, first = distance.masked_fill(inside, _TAKEN).max(0)
-            self.others = (-value.item(), int(first))
-        self.pool_points = self.points[self.pool_index]
-        self.pool_near, self.pool_norms = self.near[self.pool_index], self.norms[self.pool_index]
-        self.pool_distance = distance[self.pool_index]
-        self.pool_limit = _limit(self.pool_distance, self.pool_norms)
+    def _farthest(self) -> tuple[int, int]:
+        row = int(self.pool_distance.argmax())
+        return row, int(self.pool_index[row])
 
-    def _approach_pool(self, row: Tensor) -> None:
+    def _approach_pool(self, row: int) -> None:
         """Distances within the pool <- min(they, those to the pool's point `row`)."""
-        low = torch.mv(self.pool_near, self.pool_near[row] * -2)
-        rows = (low < self.pool_limit - self.pool_norms[row]).nonzero()[:, 0]
-        new = _distances(self.pool_points[rows], self.pool_points[row])
-        new = torch.minimum(new, self.pool_distance[rows])
-        self.pool_distance[rows] = new
-        self.pool_limit[rows] = _limit(new, self.pool_norms[rows])
+        low = torch.mv(self.pool_near, self.pool_minus[row], out=self.pool_low).numpy()
+        rows = np.flatnonzero(low < self.pool_limit - self.pool_norms[row])
+        if len(rows):
+            new = np.sqrt(_sums((self.pool_points[rows] - self.pool_points[row]) ** 2))
+            self.pool_distance[rows] = new = np.minimum(new, self.pool_distance[rows])
+            self.pool_limit[rows] = _limit(new, self.pool_norms[rows])
 
-    def _update(self) -> None:
-        """All distances <- min(they, those to the pending points)."""
-        centres = torch.tensor(self.pending, device=self.points.device)
-        self.pending = []
-        self.distance[self.pool_index] = self.pool_distance  # those are up to date
-        limit = _limit(self.distance, self.norms)
-        near, norms, size = self.near[centres].T, self.norms[centres], _block(self.points, len(centres))
-        for begin in range(0, len(limit), size):
-            low = torch.addmm(norms, self.near[begin : begin + size], near, alpha=-2)
-            rows = (low.amin(1) < limit[begin : begin + size]).nonzero()[:, 0]
-            low = low[rows]
-            column = low.argmin(1)  # the likely nearest first: that leaves few of the others to look at
-            self._approach(rows + begin, centres[column])
-            low[torch.arange(len(rows), device=rows.device), column] = math.inf
-            rows += begin
-            left, column = (low < _limit(self.distance[rows], self.norms[rows])[:, None]).nonzero(
-                as_tuple=True
-            )
-            self._approach(rows[left], centres[column])
+    def _refill(self) -> None:
+        """Points of the largest distances catch up; then refill the pool with the farthest that have."""
+        now = len(self.chosen)
+        new = torch.tensor(self.chosen[self.known :], dtype=torch.long, device=self.points.device)
+        self.centres[self.known : now] = new
+        self.centre_near[self.known : now] = self._near(new)
+        self.centre_norms[self.known : now] = self.norms[new]
+        self.known = now
+        self.distance[self.pool] = torch.from_numpy(self.pool_distance).to(self.distance.device)
+        self.seen[self.pool] = now
+        due = float(np.sort(self.pool_distance)[len(self.pool_distance) * 3 // 4])
+        rows = _largest(self.distance, CATCH_UP if self.points.device.type == "cpu" else len(self.points))
+        self._catch_up(rows[self.seen[rows] < now], due)
+        fresh = (self.seen == now).nonzero()[:, 0]
+        self._take(fresh[_largest(self.distance[fresh], POOL)])
 
-    def _approach(self, rows: Tensor, centres: Tensor) -> None:
-        """distance[rows] <- min(it, the distance to the points `centres`), in pairs; a row may recur."""
-        size = _block(self.points, self.points.shape[1])
-        for row, centre in zip(rows.split(size), centres.split(size), strict=True):
-            new = _distances(self.points[row], self.points[centre])
-            self.distance.scatter_reduce_(0, row, new, "amin")
+    def _take(self, pool: Tensor) -> None:
+        """Let the points `pool` (M,), ascending, be the pool; note the farthest of the others."""
+        self.pool, self.pool_index = pool, pool.cpu().numpy()
+        distance, norms, near = self.distance[pool], self.norms[pool], self._near(pool).cpu()
+        self.pool_points = self.points[pool].double().cpu().numpy()
+        self.pool_near, self.pool_minus, self.pool_low = near, near * -2, torch.empty(len(pool))
+        self.pool_distance, self.pool_norms = distance.cpu().numpy(), norms.cpu().numpy()
+        self.pool_limit = _limit(distance, norms).float().cpu().numpy()
+        self.distance[pool] = -math.inf
+        value, first = self.distance.max(0)  # of equals the first
+        self.others = (-value.item(), int(first))
+
+    def _catch_up(self, rows: Tensor, due: float) -> None:
+        """Apply to the points `rows` the picks that they miss, for as long as they lie as far as `due`."""
+        if not len(rows):
+            return
+        now = self.known
+        seen, order = self.seen[rows].sort()
+        rows = rows[order]
+        width = min(PICKS, _whole_lanes(now) - int(seen[0]) // LANE * LANE)
+        size = _block(self.points, width)
+        for part, start in zip(rows.split(size), seen[::size].tolist(), strict=True):
+            near, begin = self._near(part), start // LANE * LANE
+            while begin < now and len(part):
+                end = min(begin + width, _whole_lanes(now))
+                self._approach(part, near, begin, end)
+                begin = end
+                if begin < now:
+                    left = self.distance[part] < due
+                    self.seen[part[left]] = begin
+                    part, near = part[~left], near[~left]
+            self.seen[part] = now
+
+    def _approach(self, rows: Tensor, near: Tensor, begin: int, end: int) -> None:
+        """distance[rows] <- min(it, the distances to the picks from `begin` to `end`)."""
+        table = self.table[: len(rows) * (end - begin)].view(len(rows), -1)
+        torch.addmm(self.centre_norms[begin:end], near, self.centre_near[begin:end].T, alpha=-2, out=table)
+        low = table.view(len(rows), -1, LANE)
+        least = low.amin(2)
+        distance, norms = self.distance[rows], self.norms[rows]
+        # The nearest pick y has a |y| of at most |x| + distance, and so little doubt about |y|^2 - 2xy
+        doubt = 8 * (self.share * (distance.square() + norms) + TINY * near.shape[1])
+        reach = torch.minimum(least.amin(1) + doubt, _limit(distance, norms))
+        row, lane = (least < reach[:, None]).nonzero(as_tuple=True)
+        low = low.flatten(0, 1).index_select(0, row * low.shape[1] + lane)
+        pair, place = (low < reach[row, None]).nonzero(as_tuple=True)
+        centres = self.centres[begin + lane[pair] * LANE + place]
+        rows, size = rows[row[pair]], _block(self.points, 8 * self.points.shape[1])
+        for some, centre in zip(rows.split(size), centres.split(size), strict=True):
+            new = _distances(self.points.index_select(0, some), self.points.index_select(0, centre))
+            self.distance.scatter_reduce_(0, some, new, "amin")
+
+    def _near(self, rows: Tensor) -> Tensor:
+        """The points `rows` around the mean of all, in single precision."""
+        return (self.points.index_select(0, rows) - self.mean).float()
 
 
-def _bounding(points: Tensor) -> tuple[Tensor, Tensor]:
-    """`points` around their mean in single precision (N, D), and their squared norms made smaller (N,).
+def _bounding(points: Tensor) -> tuple[Tensor, Tensor, float]:
+    """The mean (D,) of `points`; their squared norms around it, made smaller (N,); by which share.
 
     So much smaller that |x|^2 - 2xy + |y|^2, from these norms and in single precision, never exceeds the
     squared distance: x y is off by at most (D + some) u |x| |y|, u = 2^-24, where |x| |y| is at most
     (|x|^2 + |y|^2) / 2. Twice that is taken, for matrix units that cut off instead of rounding. Around the
     mean norms are small, and so is what is taken.
     """
-    points = points if points.dtype == torch.float64 else points.float()
+    dtype = torch.float64 if points.dtype == torch.float64 else torch.float32
     total = torch.zeros(points.shape[1], dtype=torch.float64, device=points.device)
-    for block in points.split(_block(points, points.shape[1])):
+    blocks = points.split(_block(points, points.shape[1]))
+    for block in blocks:
         total += block.double().sum(0)
-    near = (points - (total / len(points)).to(points.dtype)).float()
-    norms = torch.linalg.vecdot(near, near).double()
+    mean = (total / len(points)).to(dtype)
+    near = ((block - mean).float() for block in blocks)
+    norms = torch.cat([torch.linalg.vecdot(x, x) for x in near]).double()
     if not norms.isfinite().all():
         raise ValueError("points need finite squared norms; got some that are nan or infinite")
     inputs = {"highest": 0.0, "high": 2.0**-9, "medium": 2.0**-7}[torch.get_float32_matmul_precision()]
-    unit = 2.0**-24
-    return near, (norms * (1 - inputs - 2 * (points.shape[1] + 16) * unit)).float()
+    share = inputs + 2 * (points.shape[1] + 16) * 2.0**-24
+    return mean, (norms * (1 - share) - TINY * points.shape[1]).float(), share
 
 
-def _limit(distance: Tensor, norms: Tensor) -> Tensor:
-    """What |y|^2 - 2xy must be below for y to be nearer to x than `distance` is; nothing is if x is taken."""
-    return (distance.square() - norms).float().masked_fill_(distance < 0, -math.inf)
+def _limit(distance: T, norms: T) -> T:
+    """What |y|^2 - 2xy must be below for y to be nearer to x than `distance` is; -inf if none can be."""
+    limit = distance * distance - norms
+    limit[distance <= 0] = -math.inf
+    return limit
 
 
 def _distances(x: Tensor, y: Tensor) -> Tensor:
-    """(P, D), (P, D) or (D,) -> distances (P,) in double precision.
+    """(P, D), (P, D) or (D,) -> distances (P,) in double precision."""
+    return _sums((x.double() - y.double()).square_()).sqrt()
 
-    Summed by halves, elementwise: a built-in sum may add in another order for another P, and equals differ.
+
+def _sums(rows: T) -> T:
+    """(P, D) -> sums (P,); overwrites `rows`.
+
+    By halves, elementwise: a built-in sum may add in another order for another P, and equals differ.
     """
-    squares = (x.double() - y.double()).square_()
-    while (width := squares.shape[1]) > 1:
+    while (width := rows.shape[1]) > 1:
         half = width // 2
-        squares[:, :half] += squares[:, width - half :]
-        squares = squares[:, : width - half]
-    return squares[:, 0].sqrt()
+        left = rows[:, :half]
+        left += rows[:, width - half :]
+        rows = rows[:, : width - half]
+    return rows[:, 0]
+
+
+def _largest(values: Tensor, count: int) -> Tensor:
+    """Where the `count` largest of `values` (N,) are, ascending; of equals the first ones."""
+    if count >= len(values):
+        return torch.arange(len(values), device=values.device)
+    least = values.topk(count, sorted=False).values.min()
+    inside = values > least
+    equal = (values == least).nonzero()[:, 0]
+    inside[equal[: count - int(inside.sum())]] = True
+    return inside.nonzero()[:, 0]
 
 
 def _mean_distance(points: Tensor, seeds: Tensor) -> Tensor:
     """(N,): the mean distance to the points `seeds`."""
     centres = points[seeds.to(points.device)]
     total = torch.zeros(len(points), dtype=torch.float64, device=points.device)
-    size = _block(points, points.shape[1])
+    size = _block(points, 8 * points.shape[1])
     for sums, block in zip(total.split(size), points.split(size), strict=True):
         for centre in centres:
             sums += _distances(block, centre)
     return total / len(seeds)
 
 
+def _whole_lanes(count: int) -> int:
+    return math.ceil(count / LANE) * LANE
+
+
 def _block(points: Tensor, width: int) -> int:
     """How many rows of `width` make a table that a CPU's cache holds, or that keeps a GPU busy."""
-    return max(1, (1 << 21 if points.device.type == "cpu" else 1 << 22) // max(1, width))
+    return max(1, (1 << 20 if points.device.type == "cpu" else 1 << 24) // max(1, width))

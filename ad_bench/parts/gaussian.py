@@ -9,14 +9,18 @@ from torch import Tensor, nn
 
 from ad_bench.errors import AdbenchError, UsageError
 from ad_bench.parts.bank import Bank
+from ad_bench.parts.exact import exact_products
 
-CELLS = 1 << 24  # of the covariances that are worked on at a time: 64 MB
+CELLS = 1 << 20  # of the covariances that are worked on at a time: 4 MB, which a CPU's caches hold
+CELLS_GPU = 1 << 26  # 256 MB: a GPU wants few and large products
+BLOCK = 25  # rows that are eliminated at a time; divides the 100 and 550 dimensions of the paper
 
 
 class PositionGaussian(nn.Module):
-    """Mean and covariance of the features at each of P positions; `eps` is added to the diagonal.
+    """Mean and covariance C of the features at each of P positions; `eps` is added to the diagonal.
 
-    Keeps the mean (P, d) and the lower Cholesky factor (P, d, d) of the covariance.
+    Keeps the mean (P, d) and the whitening W (P, d, d): lower triangular, the inverse of C's Cholesky factor,
+    so that |W (x - mean)| is the Mahalanobis distance. No second table of that size is ever held.
     """
 
     def __init__(self, eps: float):
@@ -24,7 +28,7 @@ class PositionGaussian(nn.Module):
             raise UsageError(f"eps keeps the covariance invertible and is above 0; got {eps}")
         super().__init__()
         self.eps = eps
-        self.mean, self.factor = Bank(), Bank()
+        self.mean, self.whitening = Bank(), Bank()
 
     @torch.no_grad()
     def fit(self, batches: Iterable[Tensor]) -> None:
@@ -36,36 +40,37 @@ class PositionGaussian(nn.Module):
         count = 0
         mean = scatter = torch.empty(0)
         for batch in batches:
-            rows = batch.transpose(0, 1)  # (P, B, d)
-            positions, new, dim = rows.shape
-            batch_mean = rows.mean(1)
+            new, positions, dim = batch.shape
             if count == 0:
-                mean = torch.zeros_like(batch_mean)
-                scatter = rows.new_zeros(positions, dim, dim)
-            step = batch_mean - mean
-            # The step between the old mean and the batch's is one more row: one product does it all.
-            between = step[:, None] * (count * new / (count + new)) ** 0.5
-            rows = torch.cat([rows - batch_mean[:, None], between], 1)
-            for span in _spans(scatter):
-                scatter[span].baddbmm_(rows[span].transpose(1, 2), rows[span])
+                mean, scatter = batch.new_zeros(positions, dim), batch.new_zeros(positions, dim, dim)
+            with exact_products(scatter.device):
+                for span in _spans(scatter):
+                    rows = batch[:, span].transpose(0, 1)  # (p, B, d)
+                    batch_mean = rows.mean(1)
+                    step = batch_mean - mean[span]
+                    # The step between the old mean and the batch's is one more row: one product does it all.
+                    between = step * (count * new / (count + new)) ** 0.5
+                    rows = torch.cat([rows - batch_mean[:, None], between[:, None]], 1)
+                    scatter[span].baddbmm_(rows.mT, rows)
+                    mean[span] += step * (new / (count + new))
             count += new
-            mean = mean + step * (new / count)
         if count == 0:
             raise ValueError("no training images: nothing to estimate a Gaussian from")
-        self.mean.points, self.factor.points = mean, self._factorise(scatter, max(count - 1, 1))
+        self.mean.points, self.whitening.points = mean, self._whitening(scatter, max(count - 1, 1))
 
-    def _factorise(self, scatter: Tensor, divisor: int) -> Tensor:
-        """Lower Cholesky factors of scatter / divisor + eps I, in the memory of `scatter`."""
-        for span in _spans(scatter):
-            covariance = scatter[span].div_(divisor)
-            covariance.diagonal(dim1=1, dim2=2).add_(self.eps)
-            factor, failed = torch.linalg.cholesky_ex(covariance)
-            if failed.any():
-                raise AdbenchError(
-                    f"the covariance of {int(failed.count_nonzero())} positions is not positive definite "
-                    f"with eps={self.eps}: features that are not finite, or much larger than 1? Raise eps"
-                )
-            scatter[span] = factor
+    def _whitening(self, scatter: Tensor, divisor: int) -> Tensor:
+        """W for the covariances scatter / divisor + eps I, in the memory of `scatter`."""
+        failed = []
+        with exact_products(scatter.device):
+            for span in _spans(scatter):
+                covariance = scatter[span].div_(divisor)
+                covariance.diagonal(dim1=1, dim2=2).add_(self.eps)
+                failed.append(whiten_(covariance))
+        if count := int(torch.cat(failed).count_nonzero()):
+            raise AdbenchError(
+                f"the covariance of {count} positions is not positive definite with eps={self.eps}: "
+                f"features that are not finite, or much larger than 1? Raise eps"
+            )
         return scatter
 
     def mahalanobis(self, features: Tensor) -> Tensor:
@@ -74,15 +79,42 @@ class PositionGaussian(nn.Module):
             raise ValueError(
                 "the Gaussian is empty: fit the method, or load a state, before asking for distances"
             )
-        offset = (features - self.mean.points).permute(1, 2, 0)  # (P, d, B)
-        distance = torch.empty(offset.shape[0], offset.shape[2], dtype=offset.dtype, device=offset.device)
-        for span in _spans(self.factor.points):
-            solved = torch.linalg.solve_triangular(self.factor.points[span], offset[span], upper=False)
-            distance[span] = solved.square().sum(1).sqrt()
+        mean, whitening = self.mean.points, self.whitening.points
+        distance = features.new_empty(len(mean), len(features))
+        with exact_products(features.device):
+            for span in _spans(whitening):
+                offset = (features[:, span] - mean[span]).permute(1, 2, 0)  # (p, d, B)
+                distance[span] = whitening[span].bmm(offset).square_().sum(1).sqrt_()
         return distance.T
+
+
+def whiten_(covariance: Tensor) -> Tensor:
+    """Turn C (P, d, d) into W = L^-1 in place, where L L^T = C; returns (P,), true where there is no L.
+
+    Elimination takes [C | I] to [L^T | L^-1], a block of rows at a time: of both halves only d columns are
+    ever in use, C's to the right of the block and I's up to it, and share the memory of C. All but the
+    blocks themselves are batched products, where LAPACK's two steps work on one matrix after the other.
+    """
+    dim = covariance.shape[1]
+    failed = torch.zeros(len(covariance), dtype=torch.bool, device=covariance.device)
+    for start in range(0, dim, BLOCK):
+        end = min(start + BLOCK, dim)
+        factor, error = torch.linalg.cholesky_ex(covariance[:, start:end, start:end])
+        failed |= error > 0
+        identity = torch.eye(end - start, dtype=factor.dtype, device=factor.device)
+        covariance[:, start:end, start:end] = identity
+        covariance[:, end:, start:end] = 0
+        rows = torch.linalg.solve_triangular(factor, identity.expand_as(factor), upper=False).bmm(
+            covariance[:, start:end]
+        )
+        covariance[:, end:].baddbmm_(rows[:, :, end:].mT, rows, alpha=-1)
+        rows[:, :, end:] = 0  # L^T has served: what is left is W's, whose upper part is zero
+        covariance[:, start:end] = rows
+    return failed
 
 
 def _spans(matrices: Tensor) -> list[slice]:
     """Stretches of the first dimension of (P, d, d) that hold about CELLS numbers each."""
-    step = max(1, CELLS // matrices[0].numel())
+    cells = CELLS if matrices.device.type == "cpu" else CELLS_GPU
+    step = max(1, cells // matrices[0].numel())
     return [slice(start, start + step) for start in range(0, len(matrices), step)]

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from omegaconf import OmegaConf
 
+from ad_bench.config import precision
 from ad_bench.contract import Method
 from ad_bench.datasets.images import decode
 from ad_bench.datasets.store import ImageStore, open_store
@@ -20,13 +21,15 @@ from ad_bench.errors import ResultsError, TimeLimitError
 from ad_bench.metrics.settings import MetricSettings
 from ad_bench.parts.augmentation import augmented
 from ad_bench.records import Record
-from ad_bench.runner import stopping
+from ad_bench.runner import features, stopping
 from ad_bench.runner.best import Tested
 from ad_bench.runner.describe import choose_device
 from ad_bench.runner.evaluation import Scored, Values, score_cell
+from ad_bench.runner.features import PeakMemory, Stopwatch
 from ad_bench.runner.kept import build
 from ad_bench.runner.outcome import Facts, Outcome, failure, write
 from ad_bench.runner.plan import Cell, Fit
+from ad_bench.runner.precision import allow, apply
 from ad_bench.runner.progress import Watch
 from ad_bench.runner.scoring import (
     Scorer,
@@ -37,9 +40,7 @@ from ad_bench.runner.scoring import (
     image_latency,
     predict_all,
 )
-from ad_bench.runner.timing import PeakMemory, Stopwatch
 from ad_bench.runner.training import Checkpoints, WatchedRun
-from ad_bench.runner.trainset import StoredTrainSet
 from ad_bench.samples import Sample
 
 
@@ -59,6 +60,7 @@ class Fitted:
     scorer: Scorer
     run: WatchedRun
     seconds: float
+    batches: tuple[int, int] = (0, 0)  # whose features were looked up, and found
     tasks: Tasks | None = None  # under protocol=continual
 
 
@@ -77,12 +79,14 @@ def seed_everything(seed: int, device: torch.device) -> None:
 def run_fit(fit: Fit, watch: Watch) -> list[Record]:
     """Fit once, score every waiting cell, write a record for each; a failure is a record too.
 
-    Raises UsageError for a device or limit that means nothing, ResultsError where results or cache cannot be
-    written, KeyboardInterrupt for a stop, whose text says what was kept of a training.
+    Raises UsageError for a device, precision or limit that means nothing, ResultsError where results or cache
+    cannot be written, KeyboardInterrupt for a stop, whose text says what was kept of a training.
     """
     waiting, runtime = fit.waiting, fit.config.runtime
     device = choose_device(runtime.device)
+    allow(precision(fit.config), device)
     stopping.check(runtime.max_minutes, runtime.grace_seconds)
+    features.begin(fit)
     try:
         with stopping.limited(runtime.max_minutes, runtime.grace_seconds):
             _run(fit, waiting, device, watch)
@@ -153,6 +157,14 @@ def _begin(fit: Fit, device: torch.device) -> None:
     seed_everything(fit.seed, device)
 
 
+def _built(fit: Fit, device: torch.device) -> Method:
+    method = build(fit.config.method.model)
+    apply(precision(fit.config), method)
+    method.to(device)
+    features.attach(method)
+    return method
+
+
 def _name(fit: Fit) -> str:
     return f"{fit.cells[0].id.row} on {fit.cells[0].id.dataset}/{fit.group.name}"
 
@@ -163,7 +175,7 @@ def _train(fit: Fit, device: torch.device, watch: Watch) -> Fitted:
     train = _train_set(fit, group.train, device, watch, f"read {name}", copies=group.train == group.support)
     if group.support and "support" in fit.config.method.needs:
         train.support = _train_set(fit, group.support, device, watch, f"read support of {name}", copies=True)
-    method = build(fit.config.method.model).to(device).train()
+    method = _built(fit, device).train()
     scorer = _scorer(fit, method, device, watch)
     limit = fit.config.runtime.max_epochs
     tested = _tested(fit, scorer, watch)
@@ -178,7 +190,7 @@ def _train(fit: Fit, device: torch.device, watch: Watch) -> Fitted:
     if run.resumed is not None:  # its seconds are those of the rest
         run.note(resumed_at_epoch=run.resumed)
     method.eval()
-    return Fitted(scorer, run, seconds - (tested.seconds if tested else 0.0))
+    return Fitted(scorer, run, seconds - (tested.seconds if tested else 0.0), stopwatch.batches())
 
 
 def _with_kept(stop: BaseException, run: WatchedRun) -> BaseException:
@@ -218,8 +230,9 @@ def _train_tasks(fit: Fit, device: torch.device, watch: Watch) -> Fitted:
     tasks = Tasks([stage[0].category for stage in stages])
     # No checkpoints: between two tasks there are scores, which a state of the training does not hold.
     limit = fit.config.runtime.max_epochs
-    method = build(fit.config.method.model).to(device)
+    method = _built(fit, device)
     run, seconds = WatchedRun(fit.seed, device, watch, None, limit), 0.0
+    whole = Stopwatch(device)
     scorer = _scorer(fit, method, device, watch)
     for number, (stage, task) in enumerate(zip(stages, tasks.order, strict=True), start=1):
         train = _train_set(fit, stage, device, watch, f"read {task} of {name}")
@@ -236,7 +249,7 @@ def _train_tasks(fit: Fit, device: torch.device, watch: Watch) -> Fitted:
                 tasks.history.setdefault(cell.id.category, []).append(_stage(number, task, metrics))
             except Exception as error:  # the other cells go on; this one fails when its turn comes
                 tasks.failures.setdefault(cell.id.category, failure(error))
-    return Fitted(scorer, run, seconds, tasks)
+    return Fitted(scorer, run, seconds, whole.batches(), tasks)
 
 
 def _stage(number: int, task: str, metrics: Values) -> dict[str, Any]:
@@ -271,14 +284,14 @@ def _forgetting(earlier: Sequence[dict[str, Any]], final: Values) -> Values:
 
 def _train_set(
     fit: Fit, samples: Sequence[Sample], device: torch.device, watch: Watch, text: str, copies: bool = False
-) -> StoredTrainSet:
+) -> features.Recurring:
     if samples:
         store = _store(fit, samples, watch, text)
         images, sizes = store.images, store.original_sizes
     else:  # zero_shot: nothing to learn from, but of a known size
         size = fit.geometry.output(decode(fit.waiting[0].tests[0].image).shape[:2])
         images, sizes = np.empty((0, *size, 3), np.uint8), np.empty((0, 2), np.int64)
-    return StoredTrainSet(
+    return features.Recurring(
         samples,
         images,
         sizes,
@@ -305,6 +318,7 @@ def _score(fit: Fit, cell: Cell, fitted: Fitted, memory: PeakMemory, watch: Watc
     stopwatch = Stopwatch(device)
     scores, maps = predict_all(scorer, store.images, cell.tests, _named(fit), watch, str(cell.id))
     predict_seconds = stopwatch.seconds()
+    asked, reused = map(sum, zip(fitted.batches, stopwatch.batches(), strict=True))
     check_finite(scores, maps, cell.tests)
     median, tail = image_latency(scorer.method, store.images, config, device)
     watch.begin(f"evaluate {cell.id}")
@@ -331,6 +345,8 @@ def _score(fit: Fit, cell: Cell, fitted: Fitted, memory: PeakMemory, watch: Watc
         "latency_ms_p50": median,
         "latency_ms_p95": tail,
     }
+    if asked:  # the seconds are those without it
+        facts["timing"]["features_reused"] = reused / asked
     facts["warnings"] = [*facts["warnings"], *scorer.warnings]
     facts["memory"] = {"host_peak_bytes": memory.host(), "device_peak_bytes": memory.on_device()}
     return write(fit, cell, facts, watch, Outcome(scores, maps, scored, scorer.method))

@@ -17,6 +17,7 @@ from omegaconf import OmegaConf
 
 import ad_bench
 from ad_bench import reference
+from ad_bench.config import precision
 from ad_bench.errors import UsageError
 from ad_bench.records import SCHEMA
 from ad_bench.runner.plan import Cell, Fit
@@ -101,6 +102,8 @@ def marks(fit: Fit) -> list[str]:
             found.append(f"backbone {weights.name} (the method's own: {', '.join(published)})")
         elif weights.tag in (None, "unknown"):
             found.append("weights of unknown tag")
+    if (computed := precision(fit.config)) != "float32":
+        found.append(f"computed in {computed}")
     if fit.config.dataset.get("input"):
         found.append("geometry of the data set")
     if method.get("per_category"):

@@ -20,6 +20,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from ad_bench.config import precision
 from ad_bench.samples import Group, MaskFiles, Sample, mask_files, remembered
 
 # Keys of a method's YAML that say how it learns and predicts; the others describe it.
@@ -106,6 +107,8 @@ class Fingerprints:
         limit = config.runtime.get("max_epochs")  # of debug runs; without one nothing is added to the hash
         if limit is not None:
             fit["max_epochs"] = _text(limit)
+        if (computed := precision(config)) != "float32":
+            fit["precision"] = _text(computed)
         evaluation = {
             "metrics": _text(_plain(config.metric)),
             "sources": self.sources("ad_bench.metrics", "ad_bench.runner.evaluation"),

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
@@ -20,6 +21,7 @@ from ad_bench.parts.weights import Weights, find_weights
 
 KEPT = 2  # backbones on the host, each as large as the layers in use: 100 MB for a Wide ResNet-50
 _kept: dict[tuple[Any, ...], nn.Module] = {}
+_origins: WeakKeyDictionary[nn.Module, tuple[Any, ...]] = WeakKeyDictionary()
 
 
 def build(model: DictConfig) -> Method:
@@ -52,7 +54,14 @@ def backbone(name: str, layers: Sequence[int], weights: str | None = None) -> nn
     _kept[key] = made  # at the end: the first is the one that was not asked for longest
     if len(_kept) > KEPT:
         del _kept[next(iter(_kept))]
-    return copy.deepcopy(made)
+    copied = copy.deepcopy(made)
+    _origins[copied] = name, before
+    return copied
+
+
+def origin(network: nn.Module) -> tuple[Any, ...] | None:
+    """Of a network that `backbone` gave: what else has the same computes the same; of any other None."""
+    return _origins.get(network)
 
 
 def _identity(weights: Weights) -> tuple[Any, ...]:

@@ -11,16 +11,17 @@ import json
 import os
 import statistics
 import sys
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ad_bench import config, records
+from ad_bench.config import backbones, precision
 from ad_bench.errors import UsageError
 from ad_bench.records import CellId, path_name
-from ad_bench.runner.plan import Fit, Plan, make_plan
+from ad_bench.runner.plan import Fit, Plan, Sharing, make_plan
 
 LOOKED_AT = 5  # earlier records of a row that an estimate reads
 UNKNOWN = 60.0  # s: what a fit counts whose method has no record yet
@@ -41,6 +42,44 @@ def warm(fits: Sequence[Fit]) -> list[Fit]:
         group = (of_kind, fit.group.name)
         keys.append((kinds.setdefault(of_kind, len(kinds)), kinds.setdefault(group, len(kinds))))
     return [fits[i] for i in sorted(range(len(fits)), key=keys.__getitem__)]
+
+
+def together(fits: Sequence[Fit]) -> list[Fit]:
+    """The fits, marked with whom they share features; those of a group stand where its first one stood.
+
+    Within a group those that read most layers come first: what they compute is there for all the others.
+    """
+    configs = {id(fit.config): fit.config for fit in fits}  # many fits have the same
+    asked = {name: _features(config) for name, config in configs.items()}
+    groups: dict[Any, list[tuple[Fit, frozenset[int]]]] = {}
+    for index, fit in enumerate(fits):
+        settings, layers = asked[id(fit.config)]
+        alone = not layers or fit.group.skipped
+        key = index if alone else (kind(fit), fit.group.name, settings)
+        groups.setdefault(key, []).append((fit, layers))
+    order: list[Fit] = []
+    for key, members in groups.items():
+        counts = Counter(layer for _, layers in members for layer in layers)
+        shared = frozenset(layer for layer, count in counts.items() if count > 1)
+        sharing = Sharing(key, shared) if shared else None
+        for fit, _ in members:
+            fit.sharing = sharing
+        order += [fit for fit, _ in sorted(members, key=lambda member: -len(member[1] & shared))]
+    return order
+
+
+def _features(config: Any) -> tuple[tuple[Any, ...], frozenset[int]]:
+    """What else must be equal for two fits to compute the same features, and the layers that are read.
+
+    The deepest layer, too: what a deeper network took is not what another would have. No layers where there
+    is no backbone, or no memory for features.
+    """
+    runtime = config.runtime
+    nodes = backbones(config.method.get("model")) if runtime.feature_memory_gb else []
+    layers = [frozenset(map(int, node.layers)) for node in nodes]
+    batch = config.method.loader.batch_size
+    ran = (runtime.device, runtime.threads, batch, runtime.batch_size or batch)
+    return (precision(config), *ran, *map(max, layers)), frozenset().union(*layers)
 
 
 @dataclass(frozen=True)

@@ -46,6 +46,17 @@ class Cell:
         return digest([self.fit_hash, self.evaluation_hash])
 
 
+@dataclass(frozen=True, eq=False)
+class Sharing:
+    """Whose features a fit can use: fits of one group run the same backbones over the same batches.
+
+    Of one plan all fits of a group have the same one.
+    """
+
+    group: tuple[Any, ...]
+    layers: frozenset[int]  # that two or more of them read
+
+
 @dataclass
 class Fit:
     """One training and the cells that it is scored as."""
@@ -61,6 +72,7 @@ class Fit:
     augment: tuple[str, ...] = ()  # names of the changed copies of the support
     settings: tuple[str, ...] = ()  # what differs from the method's YAML
     words: tuple[str, ...] = ()  # the overrides that plan it again, without the seed
+    sharing: Sharing | None = None  # with other fits of a sweep, see packs.together
 
     @property
     def waiting(self) -> list[Cell]:

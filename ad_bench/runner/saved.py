@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ad_bench import records
-from ad_bench.config import backbones, options
+from ad_bench.config import backbones, options, precision
 from ad_bench.contract import Method
 from ad_bench.errors import AdbenchError, UsageError, WeightsError
 from ad_bench.foreign import check_config
@@ -21,6 +21,7 @@ from ad_bench.geometry import Geometry
 from ad_bench.parts.weights import find_weights
 from ad_bench.records import Record
 from ad_bench.runner.plan import method_geometry
+from ad_bench.runner.precision import allow, apply
 
 MODEL = "model.safetensors"
 
@@ -161,6 +162,7 @@ def _method(folder: Path, config: DictConfig) -> Method:
             f"{folder / MODEL} does not fit the method that config.yaml describes: {lines[:400]}. Was one of"
             " the two changed, or was the run made by another version (see versions in record.json)?"
         ) from error
+    apply(precision(config), method)
     return method
 
 
@@ -182,4 +184,5 @@ def begin(saved: SavedRun, device: torch.device) -> None:
 
     if saved.config.runtime.get("threads") is not None:
         torch.set_num_threads(int(saved.config.runtime.threads))
+    allow(precision(saved.config), device)
     seed_everything(int(saved.record["seed"]), device)

@@ -18,6 +18,7 @@ from torch.utils.flop_counter import flop_registry
 
 from ad_bench.contract import Inputs, Method, Prediction
 from ad_bench.errors import PredictionError
+from ad_bench.runner.features import recurring
 from ad_bench.runner.progress import Watch
 from ad_bench.runner.timing import Stopwatch, latency
 from ad_bench.runner.trainset import to_device
@@ -35,31 +36,32 @@ class Scorer:
         self.method, self.device, self.size, self.tell = method, device, size, tell
         self.warnings: list[str] = []  # for the record; one line at most, the last
 
-    @torch.no_grad()
     def __call__(self, images: NDArray[np.uint8], names: Sequence[str]) -> tuple[Floats, Floats | None]:
         """Images (B, H, W, 3) and their categories -> scores (B,) and maps (B, h, w) or None, float32.
 
         Raises PredictionError for an answer of another shape, and what says that one image is too much.
         """
-        done: list[tuple[Floats, Floats | None]] = []
+        return arrays(self.start(images, names))
+
+    @torch.no_grad()
+    def start(self, images: NDArray[np.uint8], names: Sequence[str]) -> list[Prediction]:
+        """The same, in parts and on the device, which may still be at work on them."""
+        found: list[Prediction] = []
         first = 0
         while first < len(images):
             part = slice(first, first + self.size)
-            if (scored := self._tried(images[part], names[part])) is not None:
-                done.append(scored)
+            if (prediction := self._tried(images[part], names[part])) is not None:
+                found.append(prediction)
                 first = part.stop
-        if len(done) == 1:
-            return done[0]
-        maps = [found for _, found in done if found is not None]
-        whole = np.concatenate(maps) if len(maps) == len(done) else None
-        return np.concatenate([scores for scores, _ in done]), whole
+        return found
 
-    def _tried(self, images: NDArray[np.uint8], names: Sequence[str]) -> tuple[Floats, Floats | None] | None:
-        """Scores and maps; None where memory ran out and a smaller batch may do."""
+    def _tried(self, images: NDArray[np.uint8], names: Sequence[str]) -> Prediction | None:
+        """A prediction; None where memory ran out and a smaller batch may do."""
         try:
-            prediction = self.method.predict(Inputs(to_device(images, self.device), tuple(names)))
+            batch = recurring(to_device(images, self.device), images)
+            prediction = self.method.predict(Inputs(batch, tuple(names)))
             check_shape(prediction, len(images), type(self.method).__name__)
-            return _numpy(prediction.scores), None if prediction.maps is None else _numpy(prediction.maps)
+            return prediction
         except (RuntimeError, MemoryError, OSError) as error:
             if not out_of_memory(error) or len(images) == 1:
                 raise
@@ -88,17 +90,23 @@ def predict_all(
     maps: list[Floats] | None = []
     watch.begin(f"predict {text}", len(samples))
     start = Stopwatch(torch.device("cpu"))
-    done = 0
+    asked = done = 0
+    running: list[Prediction] = []
     while done < len(samples):
-        part = slice(done, done + scorer.size)
+        part = slice(asked, asked + scorer.size)
         names = [sample.category if named else "" for sample in samples[part]]
-        found, found_maps = scorer(images[part], names)
+        # Fetched only when the next batch is under way: a GPU never waits for the host.
+        running, finished = scorer.start(images[part], names), running
+        asked += len(names)
+        if not finished:
+            continue
+        found, found_maps = arrays(finished)
         scores.append(found)
         if found_maps is None:
             maps = None
         elif maps is not None:
             maps.extend(found_maps)
-        done += len(names)
+        done += len(found)
         watch.advance(done, f"{done / start.seconds():.1f} images/s")
     return np.concatenate(scores), maps
 
@@ -143,6 +151,15 @@ def end_fit() -> None:
         gc.unfreeze()
     free_memory()
     gc.freeze()
+
+
+def arrays(predictions: Sequence[Prediction]) -> tuple[Floats, Floats | None]:
+    """Scores (B,) and maps (B, h, w) or None of parts of a batch, on the host; waits for the device."""
+    scores = np.concatenate([_numpy(scores) for scores, _ in predictions])
+    maps = [_numpy(maps) for _, maps in predictions if maps is not None]
+    if len(maps) < len(predictions):
+        return scores, None
+    return scores, maps[0] if len(maps) == 1 else np.concatenate(maps)
 
 
 def _numpy(tensor: Tensor) -> Floats:

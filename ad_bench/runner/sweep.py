@@ -45,7 +45,7 @@ def run_plan(plan: Plan, command: Command = Command()) -> int:
         sweep_leftovers(folder)
     print_plan(plan, console, short=True)
     ended = Counter(str(cell.done["status"]) for cell in plan.cells if cell.done)
-    fits = packs.warm([fit for fit in plan.fits if fit.waiting])
+    fits = packs.together(packs.warm([fit for fit in plan.fits if fit.waiting]))
     if fits and launch is not None:
         _try_writing(_results(fits))
         if launch.kind == "slurm":
@@ -80,7 +80,7 @@ def _try_writing(folders: Iterable[Path]) -> None:
 def run_pack(path: Path) -> int:
     """A job's work: what has no record of a pack; returns how many cells have failed now."""
     plan = packs.read_pack(path)
-    fits = packs.warm([fit for fit in plan.fits if fit.waiting])
+    fits = packs.together(packs.warm([fit for fit in plan.fits if fit.waiting]))
     if not fits:
         return 0
     launch = launch_of(plan)
@@ -118,12 +118,16 @@ def _results(fits: Iterable[Fit]) -> set[Path]:
 def _work(fits: Sequence[Fit], launch: Any, console: Console) -> Counter[str]:
     if launch.kind == "local":
         return _in_workers(fits, launch, console)
+    from ad_bench.runner import features
     from ad_bench.runner.cell import run_fit  # brings torch: not needed where all is done
 
     ended: Counter[str] = Counter()
     with Watch(sum(len(fit.waiting) for fit in fits), console) as watch:
-        for fit in fits:
-            ended.update(str(record["status"]) for record in run_fit(fit, watch))
+        try:
+            for fit in fits:
+                ended.update(str(record["status"]) for record in run_fit(fit, watch))
+        finally:
+            features.end()
     return ended
 
 

@@ -59,13 +59,17 @@ class PeakMemory:
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
+        self.restart()
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+
+    def restart(self) -> None:
+        """Begin anew, on the host."""
         try:
             Path("/proc/self/clear_refs").write_text("5")
             self.since_start = True
         except OSError:
             self.since_start = False
-        if device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(device)
 
     def host(self) -> int:
         """Resident bytes of this process at their highest."""

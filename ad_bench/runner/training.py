@@ -25,6 +25,7 @@ from ad_bench.contract import Run, Stateful
 from ad_bench.errors import ResultsError, TrainingError
 from ad_bench.runner import stopping
 from ad_bench.runner.best import Tested
+from ad_bench.runner.features import Stopwatch
 from ad_bench.runner.progress import Watch
 from ad_bench.runner.trainset import StoredTrainSet
 
@@ -176,7 +177,7 @@ class WatchedRun(Run):
 
     def _test(self, tested: Tested, epoch: int, ready: Callable[[], object] | None) -> None:
         """Score the test images; the training goes on as if nobody had looked."""
-        start = time.monotonic()
+        stopwatch = Stopwatch(self.device)
         modes = {one: one.training for one in self.method.modules()} if self.method is not None else {}
         before = random_state()
         generators = {name: one.get_state() for name, one in self._generators.items()}
@@ -194,7 +195,7 @@ class WatchedRun(Run):
                 generator.set_state(generators[name])
         if self.train is not None:
             self.train.passes = passes
-        tested.seconds += time.monotonic() - start
+        tested.seconds += stopwatch.seconds()
 
     def _due(self) -> bool:
         """Whether this epoch is to be kept: the interval is over, or the next epoch might not end."""

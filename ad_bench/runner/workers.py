@@ -19,7 +19,7 @@ import threading
 import time
 import traceback
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
@@ -29,7 +29,7 @@ from omegaconf import OmegaConf
 
 from ad_bench.errors import AdbenchError, UsageError, WorkerError
 from ad_bench.runner.packs import UNKNOWN, Kind, kind
-from ad_bench.runner.plan import Fit
+from ad_bench.runner.plan import Fit, Sharing
 from ad_bench.runner.progress import Watch
 
 PATIENCE = 5.0  # s between two looks for workers that do not answer
@@ -53,25 +53,46 @@ class Tasks:
 
     def __init__(self, fits: Sequence[Fit], seconds: Sequence[float | None], workers: int) -> None:
         costs = [UNKNOWN if one is None else one for one in seconds]
-        long = sum(costs) / max(4 * workers, 1)
+        self.long = sum(costs) / max(4 * workers, 1)
         self.kinds: dict[Kind, list[Task]] = defaultdict(list)
         for fit, cost in zip(fits, costs, strict=True):
             self.kinds[kind(fit)].append(Task(fit, cost))
         for waiting in self.kinds.values():  # begun last, a long one would keep all waiting
-            waiting.sort(key=lambda task: -task.seconds if task.seconds > long else 0.0)
+            waiting.sort(key=lambda task: -task.seconds if task.seconds > self.long else 0.0)
         self.last: list[Task] = []  # under which a worker died: when all else is done
 
     def __bool__(self) -> bool:
         return bool(self.last) or any(self.kinds.values())
 
-    def take(self, warm: Kind | None, busy: Counter[Kind]) -> Task | None:
-        """The next for a worker that is warm for a kind; else of the kind that has most left for a worker."""
+    def take(
+        self,
+        warm: Kind | None,
+        busy: Counter[Kind],
+        own: Sharing | None = None,
+        others: Container[Sharing | None] = (),
+    ) -> Task | None:
+        """The next for a worker that is warm for a kind; else of the kind that has most left for a worker.
+
+        own: what it shares the features of, if any; others: what its neighbours do.
+        """
         if warm is not None and self.kinds.get(warm):
-            return self.kinds[warm].pop(0)
+            return self._of(self.kinds[warm], own, others)
         open_ = {one: sum(t.seconds for t in waiting) for one, waiting in self.kinds.items() if waiting}
         if open_:
-            return self.kinds[max(open_, key=lambda one: open_[one] / (busy[one] + 1))].pop(0)
+            most = max(open_, key=lambda one: open_[one] / (busy[one] + 1))
+            return self._of(self.kinds[most], own, others)
         return self.last.pop(0) if self.last else None
+
+    def _of(self, waiting: list[Task], own: Sharing | None, others: Container[Sharing | None]) -> Task:
+        """A long one; else one whose features the worker has; else one whose features no other one has."""
+        if waiting[0].seconds > self.long:
+            return waiting.pop(0)
+        found = None
+        if own is not None:
+            found = next((i for i, task in enumerate(waiting) if task.fit.sharing is own), None)
+        if found is None:
+            found = next((i for i, task in enumerate(waiting) if task.fit.sharing not in others), 0)
+        return waiting.pop(found)
 
 
 @dataclass
@@ -86,6 +107,7 @@ class Worker:
     stage: str = ""
     ends: float = math.inf  # time.monotonic() after which it does not answer any more
     kind: Kind | None = None
+    sharing: Sharing | None = None
     configs: set[int] = field(default_factory=set)  # that it has been sent: many fits share one
 
 
@@ -195,10 +217,11 @@ class Supervisor:
                 worker = self.workers[slot] = self._start(slot)
             if worker.task is None and worker.ready:
                 busy = Counter(w.kind for w in self.workers.values() if w.task and w.kind)
-                task = self.tasks.take(worker.kind, busy)
+                others = {w.sharing for w in self.workers.values() if w is not worker} - {None}
+                task = self.tasks.take(worker.kind, busy, worker.sharing, others)
                 if task is None:
                     continue
-                worker.task, worker.kind = task, kind(task.fit)
+                worker.task, worker.kind, worker.sharing = task, kind(task.fit), task.fit.sharing
                 worker.ends = time.monotonic() + _longest(task.fit)
                 config = task.fit.config
                 known = id(config) in worker.configs

@@ -62,7 +62,7 @@ def theirs(name: str) -> str:
 def filled() -> RegAD:
     """A whole ResNet-18 with the fixture's weights."""
     method = regad("resnet18.tv_in1k")
-    kept = ("features.mean", "features.std", "gaussian.mean.points", "gaussian.factor.points")
+    kept = ("features.mean", "features.std", "gaussian.mean.points", "gaussian.whitening.points")
     fill({theirs(name): value for name, value in method.state_dict().items() if name not in kept})
     for transformer in method.transformers:
         last = transformer.decide[-1]

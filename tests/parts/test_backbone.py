@@ -206,8 +206,8 @@ def test_networks_of_other_families_run_no_further_than_needed(tmp_path: Path) -
     weights = saved(full.state_dict(), tmp_path / "m.safetensors", mean="0,0,0", std="1,1,1")
     backbone = Backbone("mobilenetv2_100.ra_in1k", [1, 2, 3], weights)
     images = torch.rand(1, 3, 64, 64)
-    for one, two in zip(backbone(images), whole(images), strict=True):
-        torch.testing.assert_close(one, two)
+    for one, two in zip(backbone(images), whole(images), strict=True):  # in another layout of memory
+        torch.testing.assert_close(one, two, rtol=1e-3, atol=1e-4)
     assert not any("blocks.5" in key for key in backbone.state_dict())
 
 

@@ -77,6 +77,8 @@ def data(kind: str, size: int = 150) -> torch.Tensor:
     ):  # 1e-3 wide and 100 apart: |x|^2 - 2xy + |y|^2 in single precision sees nothing in them
         centres = torch.randn(5, 3, generator=random) * 100
         return centres.repeat(size // 5, 1) + torch.randn(size, 3, generator=random) * 1e-3
+    if kind == "tiny":  # squares are too small for a float
+        return torch.randn(size, 4, generator=random) * 1e-26
     if kind == "outlier":
         return torch.cat([torch.randn(size - 1, 4, generator=random), torch.full((1, 4), 1e6)])
     if kind == "duplicates":
@@ -93,17 +95,21 @@ def data(kind: str, size: int = 150) -> torch.Tensor:
     return torch.randn(size, 6, generator=random).half()
 
 
-KINDS = ["random", "clusters", "outlier", "duplicates", "line", "grid", "same", "double", "half"]
+KINDS = ["random", "clusters", "tiny", "outlier", "duplicates", "line", "grid", "same", "double", "half"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize(("pool", "pending"), [(1, 1), (5, 3), (16, 100), (64, 8), (149, 4), (4096, 256)])
+@pytest.mark.parametrize(
+    ("pool", "catch_up", "picks", "lane"),
+    [(1, 40, 20, 1), (5, 20, 4, 2), (16, 3, 64, 8), (149, 4, 64, 64), (1024, 8192, 2048, 64)],
+)
 def test_picks_are_those_of_the_plain_loop(
-    kind: str, pool: int, pending: int, monkeypatch: pytest.MonkeyPatch
+    kind: str, pool: int, catch_up: int, picks: int, lane: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever the pool, which here runs out and is refilled often; up to the last point, ties included."""
-    monkeypatch.setattr(coreset, "POOL", pool)
-    monkeypatch.setattr(coreset, "PENDING", pending)
+    sizes = {"POOL": pool, "CATCH_UP": catch_up, "PICKS": picks, "LANE": lane}
+    for name, size in sizes.items():
+        monkeypatch.setattr(coreset, name, size)
     points = data(kind)
     distance = table(points)
     first = distance[:, 20].copy()
@@ -129,18 +135,28 @@ def test_many_points_of_which_none_is_in_doubt() -> None:
 
 
 def test_few_passes_over_all_points(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the pool is for: the plain loop passes over all points for each of the 1500 picks."""
-    updates = []
-    update = coreset._Loop._update
+    """What pool and catching up are for: the plain loop passes over all points for every pick."""
+    refills, pairs = [], []
+    refill, approach = coreset._Loop._refill, coreset._Loop._approach
 
-    def counted(loop: coreset._Loop) -> None:
-        updates.append(loop)
-        update(loop)
+    def counted_refill(loop: coreset._Loop) -> None:
+        refills.append(loop)
+        refill(loop)
 
-    monkeypatch.setattr(coreset._Loop, "_update", counted)
-    points = torch.rand(6000, 64, generator=torch.Generator().manual_seed(5))
-    approximate_greedy_coreset(points, 1500, torch.Generator().manual_seed(3), None)
-    assert 1500 // coreset.PENDING <= len(updates) <= 10
+    def counted_approach(
+        loop: coreset._Loop, rows: torch.Tensor, near: torch.Tensor, begin: int, end: int
+    ) -> None:
+        pairs.append(len(rows) * (end - begin))
+        approach(loop, rows, near, begin, end)
+
+    monkeypatch.setattr(coreset._Loop, "_refill", counted_refill)
+    monkeypatch.setattr(coreset._Loop, "_approach", counted_approach)
+    for name, size in {"POOL": 100, "CATCH_UP": 300, "PICKS": 64, "LANE": 8}.items():
+        monkeypatch.setattr(coreset, name, size)
+    points = torch.randn(6000, 8, generator=torch.Generator().manual_seed(5))
+    approximate_greedy_coreset(points, 900, torch.Generator().manual_seed(3), None)
+    assert 2 <= len(refills) < 900 / 8
+    assert 0 < sum(pairs) < 0.8 * 6000 * 900
 
 
 @pytest.mark.parametrize("precision", ["high", "medium"])  # products of fewer digits, where the CPU has such
@@ -183,7 +199,9 @@ def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(coreset, "_block", lambda points, width: max(1, 4000 // width))
     monkeypatch.setattr(coreset, "POOL", 200)
-    monkeypatch.setattr(coreset, "PENDING", 20)
+    monkeypatch.setattr(coreset, "CATCH_UP", 500)
+    monkeypatch.setattr(coreset, "PICKS", 20)
+    monkeypatch.setattr(coreset, "LANE", 4)
     for points in (torch.rand(1500, 4), torch.full((1500, 4), 0.1)):
         largest = 0
         with Watch():

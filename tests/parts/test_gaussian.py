@@ -9,7 +9,7 @@ from torch import nn
 from ad_bench.errors import AdbenchError, UsageError
 from ad_bench.parts import gaussian
 from ad_bench.parts.bank import Bank
-from ad_bench.parts.gaussian import PositionGaussian
+from ad_bench.parts.gaussian import PositionGaussian, whiten_
 
 
 def features(count: int, positions: int, dim: int, offset: float = 0.0) -> torch.Tensor:
@@ -24,12 +24,13 @@ def features(count: int, positions: int, dim: int, offset: float = 0.0) -> torch
 @pytest.mark.parametrize("offset", [0.0, 50.0])
 def test_streaming_equals_numpy(sizes: list[int], offset: float, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gaussian, "CELLS", 40)  # one position at a time
+    monkeypatch.setattr(gaussian, "BLOCK", 4)  # and rows 4 and 2 at a time
     x = features(20, 5, 6, offset)
     model = PositionGaussian(eps=0.01)
     model.fit(x.split(sizes))
     for position in range(5):
         rows = x[:, position].double().numpy()
-        factor = model.factor.points[position]
+        factor = np.linalg.inv(model.whitening.points[position].double().numpy())
         covariance = np.cov(rows, rowvar=False) + 0.01 * np.eye(6)
         np.testing.assert_allclose(model.mean.points[position], rows.mean(0), rtol=1e-5, atol=1e-5)
         np.testing.assert_allclose(factor @ factor.T, covariance, rtol=1e-4, atol=1e-4)
@@ -47,6 +48,62 @@ def test_distance_equals_scipy() -> None:
         for image in range(3):
             wanted = mahalanobis(queries[image, position].double().numpy(), rows.mean(0), inverse)
             assert distance[image, position].item() == pytest.approx(wanted, rel=1e-4)
+
+
+@pytest.mark.parametrize("block", [1, 7, 24, 30, 100])
+def test_whitening_is_the_inverse_of_the_factor(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gaussian, "BLOCK", block)
+    x = features(40, 5, 24).double()
+    covariance = torch.einsum("bpi,bpj->pij", x, x) / 40 + 0.01 * torch.eye(24)
+    wanted = torch.linalg.inv(torch.linalg.cholesky(covariance))
+    table = covariance.clone()
+    assert not whiten_(table).any()
+    assert torch.equal(table, table.tril())
+    torch.testing.assert_close(table, wanted, rtol=1e-9, atol=1e-9)
+
+
+def test_matrices_without_a_factor_are_found_in_any_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gaussian, "BLOCK", 4)
+    table = torch.eye(10).repeat(5, 1, 1)
+    table[1, 2, 2], table[3, 9, 9] = -1, -1
+    table[4, 9, 0] = table[4, 0, 9] = torch.nan
+    assert whiten_(table).tolist() == [False, True, False, True, True]
+
+
+@pytest.mark.parametrize("eps", [1e-2, 1e-4])
+def test_digits_are_those_of_a_triangular_solve(eps: float) -> None:
+    """Fewer images than dimensions: the smallest eigenvalue is eps, the largest about 1000."""
+    x, queries = features(30, 8, 60, 5.0), features(9, 8, 60, 6.0)
+    model = PositionGaussian(eps)
+    model.fit(x.split(8))
+    rows = x.double() - x.double().mean(0)
+    covariance = torch.einsum("bpi,bpj->pij", rows, rows) / 29 + eps * torch.eye(60)
+    offset = (queries.double() - x.double().mean(0)).permute(1, 2, 0)
+
+    def distance(covariance: torch.Tensor, offset: torch.Tensor) -> torch.Tensor:
+        factor = torch.linalg.cholesky(covariance)
+        return torch.linalg.solve_triangular(factor, offset, upper=False).square().sum(1).sqrt().T
+
+    wanted = distance(covariance, offset)
+    error = (model.mahalanobis(queries) / wanted - 1).abs().max().item()
+    plain = (distance(covariance.float(), offset.float()) / wanted - 1).abs().max().item()
+    assert error < 3 * plain + 1e-6
+
+
+def test_precision_of_the_run_does_not_reach_the_statistics() -> None:
+    x, queries = features(40, 7, 64, 2.0), features(9, 7, 64, 3.0)
+    plain, under = PositionGaussian(eps=0.01), PositionGaussian(eps=0.01)
+    plain.fit(x.split(16))
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium")
+    try:
+        with torch.autocast("cpu", torch.bfloat16):
+            under.fit(x.split(16))
+            distance = under.mahalanobis(queries)
+        assert torch.get_float32_matmul_precision() == "medium"
+    finally:
+        torch.set_float32_matmul_precision(before)
+    assert torch.equal(distance, plain.mahalanobis(queries))
 
 
 def test_squared_distance_of_a_gaussian_has_mean_d() -> None:

@@ -22,7 +22,7 @@ from ad_bench import config
 from ad_bench.errors import UsageError
 from ad_bench.processes import alive
 from ad_bench.runner import workers
-from ad_bench.runner.plan import make_plan
+from ad_bench.runner.plan import Sharing, make_plan
 from ad_bench.runner.progress import Watch
 from ad_bench.runner.workers import Supervisor, Tasks, slots, visible_devices
 from tests.runner.conftest import records
@@ -345,7 +345,9 @@ def test_each_worker_sees_its_device_alone(adbench: Call, data: Path, mortal: Pa
 def test_long_fits_come_first_and_a_worker_stays_with_its_kind() -> None:
     def fit(dataset: str, name: str) -> SimpleNamespace:
         ident = SimpleNamespace(dataset=dataset)
-        return SimpleNamespace(cells=[SimpleNamespace(id=ident)], geometry="g", weights=(), name=name)
+        return SimpleNamespace(
+            cells=[SimpleNamespace(id=ident)], geometry="g", weights=(), name=name, sharing=None
+        )
 
     fits = [fit("a", "a1"), fit("b", "b1"), fit("a", "a2"), fit("b", "b2"), fit("a", "long")]
     tasks = Tasks(fits, [1.0, 1.0, 1.0, None, 90.0], workers=2)  # type: ignore[arg-type, list-item]
@@ -360,3 +362,25 @@ def test_long_fits_come_first_and_a_worker_stays_with_its_kind() -> None:
     assert names == ["a1", "a2", "b1"]
     assert tasks.take(None, Counter()) is None
     assert not tasks
+
+
+def test_a_worker_stays_with_features_that_it_has_and_others_take_others() -> None:
+    shared = {name: Sharing((name,), frozenset({1})) for name in "ab"}
+
+    def fit(name: str) -> SimpleNamespace:
+        ident = SimpleNamespace(dataset="d")
+        cells = [SimpleNamespace(id=ident)]
+        sharing = shared.get(name[0])
+        return SimpleNamespace(cells=cells, geometry="g", weights=(), name=name, sharing=sharing)
+
+    fits = [fit(name) for name in ("a1", "a2", "b1", "alone", "b2", "a3")]
+    tasks = Tasks(fits, [1.0] * 6, workers=1)  # type: ignore[arg-type]
+    warm = workers.kind(fits[0])  # type: ignore[arg-type]
+
+    def take(own: str, others: str) -> str:
+        taken = tasks.take(warm, Counter(), shared.get(own), {shared[one] for one in others})
+        assert taken is not None
+        return taken.fit.name  # type: ignore[attr-defined, no-any-return]
+
+    asked = [("b", "a"), ("", "ab"), ("", "a"), ("", "a"), ("a", ""), ("b", "a")]
+    assert [take(*one) for one in asked] == ["b1", "alone", "b2", "a1", "a2", "a3"]
