@@ -373,7 +373,7 @@ def test_a_worker_stays_with_features_that_it_has_and_others_take_others() -> No
         sharing = shared.get(name[0])
         return SimpleNamespace(cells=cells, geometry="g", weights=(), name=name, sharing=sharing)
 
-    fits = [fit(name) for name in ("a1", "a2", "b1", "alone", "b2", "a3")]
+    fits = [fit(name) for name in ("a1", "a2", "b1", "lone", "b2", "a3")]
     tasks = Tasks(fits, [1.0] * 6, workers=1)  # type: ignore[arg-type]
     warm = workers.kind(fits[0])  # type: ignore[arg-type]
 
@@ -383,4 +383,4 @@ def test_a_worker_stays_with_features_that_it_has_and_others_take_others() -> No
         return taken.fit.name  # type: ignore[attr-defined, no-any-return]
 
     asked = [("b", "a"), ("", "ab"), ("", "a"), ("", "a"), ("a", ""), ("b", "a")]
-    assert [take(*one) for one in asked] == ["b1", "alone", "b2", "a1", "a2", "a3"]
+    assert [take(*one) for one in asked] == ["b1", "lone", "b2", "a1", "a2", "a3"]
