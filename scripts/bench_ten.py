@@ -92,7 +92,7 @@ def best(commands: list[Command]) -> Command:
 def row(cell: tuple[str, ...], alone: Command, sweep: Command) -> str:
     ((name, record),) = alone.records.items()
     timing, shared = record["timing"], sweep.records[name]["timing"]
-    words = ", ".join(word.rpartition(".")[2] for word in cell[1:])
+    words = ", ".join(word.removeprefix("method.model.") for word in cell[1:])
     own = " | ".join(f"{timing[f'{part}_seconds']:.1f}" for part in ("fit", "predict", "evaluate"))
     return (
         f"| {cell[0]}{f' ({words})' if words else ''} | {alone.seconds:.1f} | {own} | "
@@ -142,7 +142,7 @@ def measure(options: argparse.Namespace, scratch: Path) -> list[str]:
     counts = next(iter(each[0].records.values()))["counts"]
     tested = counts["test_normal"] + counts["test_anomalous"]
     return [
-        f"{counts['train']} training and {tested} test images of 256x256, {options.threads} threads.",
+        f"{counts['train']} training and {tested} test images of 256x256, {options.threads} CPU threads.",
         f"From start to exit of the commands; store prepared, no bootstrap. The best of {options.repeats}.",
         "",
         "| | s | times the dearest alone | peak MB |",
