@@ -242,7 +242,7 @@ def test_the_network_s_own_fourth_stage_is_taken_and_trained(
     name = "test_resnet.r160_in1k"
     whole = Backbone(name, [0, 1, 2, 3, 4], "random").network
     file = tmp_path / f"{name}.safetensors"
-    save_file(whole.state_dict(), file, metadata)
+    save_file({name: one.contiguous() for name, one in whole.state_dict().items()}, file, metadata)
     method = memseg(Backbone(name, [0, 1, 2, 3], str(file)), deepest="pretrained")
     (stage,) = method.deepest.stages
     own = dict(whole["layer4"].named_parameters())

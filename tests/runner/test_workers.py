@@ -235,8 +235,13 @@ def interrupt(tmp_path: Path, mortal: Path, words: tuple[str, ...], sent: signal
     log = mortal / "epochs"
     log.write_text("")
     process = start(tmp_path, tmp_path / "own", *words)
-    wait_until(lambda: len(log.read_text().splitlines()) >= 3)
-    pids = {int(line.split()[0]) for line in log.read_text().splitlines()}
+
+    def seen() -> set[int]:
+        return {int(line.split()[0]) for line in log.read_text().splitlines() if " " in line}
+
+    # Both of them: a worker that is still to begin would be looked for by nobody afterwards.
+    wait_until(lambda: len(log.read_text().splitlines()) >= 3 and len(seen()) == 2)
+    pids = seen()
     process.send_signal(sent)
     _, text = process.communicate(timeout=60)
     assert process.returncode == (-9 if sent == signal.SIGKILL else 130), text
