@@ -1,4 +1,4 @@
-"""What runtime.precision does to metrics and speed, by real runs: results/bench/precision.md.
+"""What runtime.precision does to metrics and speed, by real runs; minutes where half precision is emulated.
 
     python scripts/bench_precision.py --data DIR [--device cpu] [--out FILE.md] [-- more words of adbench run]
 
@@ -23,7 +23,7 @@ import torch
 
 from ad_bench.records import Record, read_all
 
-METHODS = ("patchcore", "padim", "spade")
+METHODS = ("patchcore", "padim")
 SHOWN = (
     *(("image", "image_auroc"), ("paper", "pixel_auroc")),
     *(("paper", "pixel_aupr"), ("paper", "pixel_aupro")),
