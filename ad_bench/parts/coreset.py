@@ -25,6 +25,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ad_bench.parts.exact import squared_distances, sums_of_rows
+
 T = TypeVar("T", Tensor, NDArray[np.float64])
 Track = Callable[..., Iterator[int]]
 ROWS = 1 << 16  # of points that are projected at a time: bounds the memory
@@ -144,7 +146,7 @@ class _Loop:
         low = torch.mv(self.pool_near, self.pool_minus[row], out=self.pool_low).numpy()
         rows = np.flatnonzero(low < self.pool_limit - self.pool_norms[row])
         if len(rows):
-            new = np.sqrt(_sums((self.pool_points[rows] - self.pool_points[row]) ** 2))
+            new = np.sqrt(sums_of_rows((self.pool_points[rows] - self.pool_points[row]) ** 2))
             self.pool_distance[rows] = new = np.minimum(new, self.pool_distance[rows])
             self.pool_limit[rows] = _limit(new, self.pool_norms[rows])
 
@@ -253,20 +255,7 @@ def _limit(distance: T, norms: T) -> T:
 
 def _distances(x: Tensor, y: Tensor) -> Tensor:
     """(P, D), (P, D) or (D,) -> distances (P,) in double precision."""
-    return _sums((x.double() - y.double()).square_()).sqrt()
-
-
-def _sums(rows: T) -> T:
-    """(P, D) -> sums (P,); overwrites `rows`.
-
-    By halves, elementwise: a built-in sum may add in another order for another P, and equals differ.
-    """
-    while (width := rows.shape[1]) > 1:
-        half = width // 2
-        left = rows[:, :half]
-        left += rows[:, width - half :]
-        rows = rows[:, : width - half]
-    return rows[:, 0]
+    return squared_distances(x, y).sqrt()
 
 
 def _largest(values: Tensor, count: int) -> Tensor:

@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from ad_bench.errors import UsageError
-from ad_bench.parts.exact import exact_products
-from ad_bench.parts.shortlist import PIECE, Shortlist, distances, rows_in
+from ad_bench.parts.exact import exact_products, squared_distances
+from ad_bench.parts.shortlist import PIECE, Shortlist, rows_in
 
 CELLS = 1 << 23  # of the table queries x bank that are held at a time: at most 32 MB
 SPARE = 2  # candidates beyond k that faiss is asked for: its float32 may swap near ties
@@ -95,7 +95,9 @@ def _settle(
     order = (query * len(bank) + row).sort().indices
     query, row = query[order], row[order]
     pieces = zip(query.split(size := rows_in(PIECE, bank)), row.split(size), strict=True)
-    values = torch.cat([distances(queries.index_select(0, q), bank.index_select(0, r)) for q, r in pieces])
+    values = torch.cat(
+        [squared_distances(queries.index_select(0, q), bank.index_select(0, r)) for q, r in pieces]
+    )
     order = values.sort(stable=True).indices
     order = order[query[order].sort(stable=True).indices]
     count = torch.bincount(query, minlength=len(queries))

@@ -20,6 +20,8 @@ import torch
 from torch import Tensor
 from torch.torch_version import TorchVersion
 
+from ad_bench.parts.exact import squared_distances
+
 PART = 1 << 22  # numbers of a bank that are worked on at a time: 16 MB
 PIECE = 1 << 17  # numbers that a step over pairs of rows holds at a time: 1 MB, which a core's cache holds
 BLOCK = 16  # rows whose bounds share a minimum
@@ -208,19 +210,6 @@ def half_is_fast(device: torch.device) -> bool:
     return device.type == "cpu" and torch.backends.mkldnn.is_available() and bool(supported())
 
 
-def distances(x: Tensor, y: Tensor) -> Tensor:
-    """(P, D), (P, D) or (D,) -> squared distances (P,) from plain differences, in double precision.
-
-    Summed by halves, elementwise: a built-in sum may add in another order for another P, and equals differ.
-    """
-    squares = x.to(torch.float64, copy=True).sub_(y).square_()
-    while (width := squares.shape[1]) > 1:
-        half = width // 2
-        squares[:, :half] += squares[:, width - half :]
-        squares = squares[:, : width - half]
-    return squares[:, 0]
-
-
 def rows_in(numbers: int, points: Tensor) -> int:
     """How many rows of `points` are about so many numbers."""
     return max(1, numbers // max(1, points.shape[1]))
@@ -255,7 +244,7 @@ def _without_copies(bank: Tensor, k: int) -> Tensor:
     """Indices of the rows that can be among the k nearest at all: not those with k equal ones before them."""
     centre = torch.rand(bank.shape[1], dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     centre = centre.to(bank.device)
-    key = torch.cat([distances(part, centre) for part in bank.split(rows_in(PIECE, bank))])
+    key = torch.cat([squared_distances(part, centre) for part in bank.split(rows_in(PIECE, bank))])
     key, order = key.sort(stable=True)
     equal = (key[1:] == key[:-1]).nonzero()[:, 0]
     pieces = equal.split(rows_in(PIECE, bank))
