@@ -192,7 +192,8 @@ class Supervisor:
         try:
             with _environment(self.places[0].threads):
                 _start_server()
-                while self.left:
+                # A worker that has told its last record still puts things away: it is dismissed when idle.
+                while self.left or any(worker.task for worker in self.workers.values()):
                     self._employ()
                     self._listen()
             self._dismiss()

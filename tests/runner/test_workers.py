@@ -254,6 +254,22 @@ def interrupt(tmp_path: Path, mortal: Path, words: tuple[str, ...], sent: signal
     assert bool(kept) == (sent != signal.SIGINT)
 
 
+def test_a_worker_is_dismissed_when_it_has_put_things_away(
+    adbench: Call, data: Path, mortal: Path, tmp_path: Path
+) -> None:
+    """The last record is told before the checkpoint goes and the fit is taken apart."""
+    with (mortal / "mortals.py").open("a") as code:
+        code.write(
+            "\n    def __del__(self):\n        time.sleep(0.7)\n"
+            "        with (HERE / 'gone').open('a') as log:\n            log.write('x')\n"
+        )
+    words = ("run", "method=learner", *MVTEC, *TWO, "--config-dir", str(mortal))
+    answer = adbench(*words, env={"ADBENCH_CACHE": str(tmp_path / "own")})
+    assert answer.returncode == 0, answer.stderr
+    assert "Traceback" not in answer.stderr
+    assert (mortal / "gone").read_text() == "xx"
+
+
 def test_random_kills_lose_nothing(adbench: Call, data: Path, mortal: Path, tmp_path: Path) -> None:
     words = ("run", "method=learner", "method.model.seconds=0.1", "seed=0,1,2,3,4", *MVTEC, *TWO)
     words += ("--config-dir", str(mortal), "runtime.checkpoint_minutes=0")
