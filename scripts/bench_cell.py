@@ -243,7 +243,7 @@ def training(bench: Bench) -> list[str]:
 def given_to_peer(bench: Bench, method: str, train: int) -> dict[str, Any]:
     """What each of the peer's tasks needs; its folder gets the images that ours saw."""
     folder = bench.scratch / f"peer-{method}-{train}"
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     words = bench.words(method, train)
     weights = bench.child("images", words=words, folder=str(folder))["weights"]
     if weights is None:
@@ -544,6 +544,7 @@ def main() -> None:
             *commands(cells),
             *overheads(cells, wanted),
         ]
+        publish(lines, options.out)  # and again with every section: one that fails costs no other
         if options.peer:
             sizes = options.train
             peers = {
@@ -551,16 +552,23 @@ def main() -> None:
                 for method in options.methods
             }
             lines += against(cells, peers)
+            publish(lines, options.out)
             found = [(m, t, ask_engine(bench, m, t)) for m in options.methods for t in options.peer_engine]
             lines += engines(found) if found else []
+            publish(lines, options.out)
         if options.epochs:
             lines += training(bench)
+            publish(lines, options.out)
         if options.start_up:
             lines += start_up(bench)
+            publish(lines, options.out)
     print("\n".join(lines))
-    if options.out:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text("\n".join(lines))
+
+
+def publish(lines: Sequence[str], out: Path | None) -> None:
+    if out:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text("\n".join(lines))
 
 
 def shown(words: Sequence[str]) -> list[str]:
