@@ -5,22 +5,28 @@ from __future__ import annotations
 import pickle
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import timm
 import torch
 from timm.models import get_pretrained_cfg
 from torch import Tensor, nn
 
+import ad_bench.parts.alexnet  # noqa: F401  timm knows it from here on
 from ad_bench.errors import UsageError, WeightsError, closest
+from ad_bench.parts.stages import Stages
 from ad_bench.parts.weights import PICKLES, Weights, find_weights
+
+BRANCHES = tuple(f"branches.{number}" for number in range(4))  # of an HRNet, at strides 4, 8, 16, 32
 
 
 class Backbone(nn.Module):
     """Frozen timm network: (B, 3, H, W) in [0, 1] -> the feature maps (B, C, h, w) of `layers`.
 
     `name` is a timm model with the tag of its weights, `layers` are timm's feature indices: of a ResNet
-    1, 2, 3 are the outputs of layer1, layer2, layer3, at strides 4, 8, 16. `weights` as for `find_weights`.
+    1, 2, 3 are the outputs of layer1, layer2, layer3, at strides 4, 8, 16. Of the EfficientNet family they
+    may be names of stages instead, see `Stages`; of an HRNet `branches.0` to `branches.3`. `weights` as for
+    `find_weights`.
     Mean, standard deviation and padding are those that the file of weights states, else timm's for the tag.
     Always in eval mode; no parameter asks for a gradient, but gradients pass through to the images.
     Weights and feature maps lie in channels-last memory, in which convolutions are about half as long.
@@ -31,15 +37,15 @@ class Backbone(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, name: str, layers: Sequence[int], weights: str | None = None):
+    def __init__(self, name: str, layers: Sequence[int] | Sequence[str], weights: str | None = None):
         super().__init__()
-        self.name, self.layers = name, tuple(layers)
+        self.name = name
+        self.layers: tuple[Any, ...] = tuple(layers)
         self.weights = find_weights(name, weights)
         self.network = _network(self.weights, self.layers)
         if self.weights.path is not None:
             _load(self.network, self.weights)
-        self.channels: tuple[int, ...] = tuple(self.network.feature_info.channels())
-        self.strides: tuple[int, ...] = tuple(self.network.feature_info.reduction())
+        self.channels, self.strides = _shapes(self.network)
         for buffer, values in _normalisation(self.weights).items():
             self.register_buffer(buffer, torch.tensor(values).view(1, 3, 1, 1))
         self.to(memory_format=torch.channels_last)
@@ -65,24 +71,24 @@ class Backbone(nn.Module):
             return [maps.float() for maps in self.network(images)]
 
 
-def _network(weights: Weights, layers: tuple[int, ...]) -> Any:
+def _network(weights: Weights, layers: tuple[int | str, ...]) -> Any:
     """The untrained network up to the last of `layers`, drawn under a seed that depends on the name alone."""
     model = weights.name.partition(".")[0]
     if not timm.is_model(model):
         raise WeightsError(
             f"timm {timm.__version__} has no model '{model}'.{closest(model, timm.list_models())}"
         )
-    if list(layers) != sorted(set(layers)) or not layers or layers[0] < 0:
+    if layers and set(layers) <= set(BRANCHES):
+        return _branches(weights, [BRANCHES.index(str(layer)) for layer in layers])
+    if layers and all(isinstance(layer, str) for layer in layers):
+        return Stages(_drawn(weights, {}), cast(Sequence[str], layers), model)
+    numbers = [layer for layer in layers if isinstance(layer, int)]
+    if numbers != list(layers) or numbers != sorted(set(numbers)) or not numbers or numbers[0] < 0:
         raise UsageError(f"layers are rising feature indices from 0, such as [2, 3]; got {list(layers)}")
-    options: dict[str, Any] = {"features_only": True, "out_indices": layers}
-    if pad_type := weights.metadata.get("pad_type"):
-        options["pad_type"] = pad_type
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(zlib.crc32(weights.name.encode()))
-        try:
-            network: Any = timm.create_model(model, **options)
-        except (AssertionError, IndexError, ValueError) as error:
-            raise UsageError(f"'{model}' has no feature layers {list(layers)}: {error}") from error
+    try:
+        network = _drawn(weights, {"features_only": True, "out_indices": layers})
+    except (AssertionError, IndexError, ValueError) as error:
+        raise UsageError(f"'{model}' has no feature layers {list(layers)}: {error}") from error
     if tuple(network.feature_info.out_indices) != layers:
         raise UsageError(f"'{model}' gives the layers {network.feature_info.out_indices}, not {list(layers)}")
     if (
@@ -93,6 +99,36 @@ def _network(weights: Weights, layers: tuple[int, ...]) -> Any:
         last = max(info["stage"] for info in network.feature_info.get_dicts())
         network.blocks = network.blocks[:last]
     return network
+
+
+def _branches(weights: Weights, numbers: list[int]) -> Any:
+    """An HRNet whose layers are its branches; timm's own have those widened by a part of the classifier."""
+    model, names = weights.name.partition(".")[0], [BRANCHES[number] for number in numbers]
+    if numbers != sorted(set(numbers)):
+        raise UsageError(f"branches are named from the finest to the coarsest; got {names}")
+    options = {"feature_location": "", "out_indices": [number + 1 for number in numbers]}  # 0 is the stem
+    try:
+        return _drawn(weights, {"features_only": True, **options})
+    except TypeError as error:
+        raise UsageError(
+            f"layers={names} are those of HRNets, such as hrnet_w32; '{model}' is none"
+        ) from error
+
+
+def _drawn(weights: Weights, options: dict[str, Any]) -> Any:
+    """timm's model with random weights."""
+    if pad_type := weights.metadata.get("pad_type"):
+        options = {**options, "pad_type": pad_type}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(zlib.crc32(weights.name.encode()))
+        return timm.create_model(weights.name.partition(".")[0], **options)
+
+
+def _shapes(network: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Channels and strides of the layers."""
+    if isinstance(network, Stages):
+        return network.channels, network.strides
+    return tuple(network.feature_info.channels()), tuple(network.feature_info.reduction())
 
 
 def _load(network: nn.Module, weights: Weights) -> None:

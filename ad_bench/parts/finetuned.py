@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ad_bench.errors import UsageError
 from ad_bench.parts.backbone import Backbone
+from ad_bench.parts.stages import Stages
 
 
 class Finetuned(nn.Module):
@@ -56,7 +57,11 @@ class Finetuned(nn.Module):
 def _stages(backbone: Backbone) -> list[nn.Sequential]:
     """Copies of the network's modules, in their order, from the input or the last level to the next."""
     network: Any = backbone.network
-    if hasattr(network, "return_layers"):  # timm's FeatureListNet: a chain of children, ResNets among them
+    if isinstance(network, Stages):
+        chain = [
+            (module, tapped and module is stage[-1]) for stage, tapped in network.chain() for module in stage
+        ]
+    elif hasattr(network, "return_layers"):  # timm's FeatureListNet: a chain of children, ResNets among them
         chain = [(module, name in network.return_layers) for name, module in network.items()]
     elif hasattr(network, "conv_stem") and isinstance(getattr(network, "blocks", None), nn.Sequential):
         taps = {info["stage"] for info in network.feature_info.get_dicts()}

@@ -51,7 +51,7 @@ def together(fits: Sequence[Fit]) -> list[Fit]:
     """
     configs = {id(fit.config): fit.config for fit in fits}  # many fits have the same
     asked = {name: _features(config) for name, config in configs.items()}
-    groups: dict[Any, list[tuple[Fit, frozenset[int]]]] = {}
+    groups: dict[Any, list[tuple[Fit, frozenset[int | str]]]] = {}
     for index, fit in enumerate(fits):
         settings, layers = asked[id(fit.config)]
         alone = not layers or fit.group.skipped
@@ -68,7 +68,7 @@ def together(fits: Sequence[Fit]) -> list[Fit]:
     return order
 
 
-def _features(config: Any) -> tuple[tuple[Any, ...], frozenset[int]]:
+def _features(config: Any) -> tuple[tuple[Any, ...], frozenset[int | str]]:
     """What else must be equal for two fits to compute the same features, and the layers that are read.
 
     The deepest layer, too: what a deeper network took is not what another would have. No layers where there
@@ -76,10 +76,10 @@ def _features(config: Any) -> tuple[tuple[Any, ...], frozenset[int]]:
     """
     runtime = config.runtime
     nodes = backbones(config.method.get("model")) if runtime.feature_memory_gb else []
-    layers = [frozenset(map(int, node.layers)) for node in nodes]
+    layers = [tuple(node.layers) for node in nodes]
     batch = config.method.loader.batch_size
     ran = (runtime.device, runtime.threads, batch, runtime.batch_size or batch)
-    return (precision(config), *ran, *map(max, layers)), frozenset().union(*layers)
+    return (precision(config), *ran, *(found[-1:] for found in layers)), frozenset().union(*layers)
 
 
 @dataclass(frozen=True)

@@ -54,7 +54,7 @@ class Sharing:
     """
 
     group: tuple[Any, ...]
-    layers: frozenset[int]  # that two or more of them read
+    layers: frozenset[int | str]  # that two or more of them read
 
 
 @dataclass
