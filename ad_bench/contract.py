@@ -135,3 +135,13 @@ class Method(nn.Module, ABC):
     @abstractmethod
     def predict(self, inputs: Inputs) -> Prediction:
         """Score a batch; called in eval mode without gradients. A batch scores as its images one by one."""
+
+    def predict_all(self, batches: Iterable[Inputs]) -> Iterator[Prediction]:
+        """Score a whole test set: one answer for each batch, in their order.
+
+        Only for methods whose paper scores the images by one another, with `transductive: true` in the YAML,
+        which tables show; `predict` then gives what a batch would get as a test set of its own. Called in
+        eval mode without gradients.
+        """
+        for inputs in batches:
+            yield self.predict(inputs)

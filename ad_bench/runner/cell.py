@@ -200,7 +200,8 @@ def _with_kept(stop: BaseException, run: WatchedRun) -> BaseException:
 
 def _scorer(fit: Fit, method: Method, device: torch.device, watch: Watch) -> Scorer:
     size = batch_size(fit.config.runtime, fit.config.method)
-    return Scorer(method, device, size, lambda text: watch.line(f"{_name(fit)}: {text}"))
+    together = bool(fit.config.method.get("transductive"))
+    return Scorer(method, device, size, lambda text: watch.line(f"{_name(fit)}: {text}"), together)
 
 
 def _tested(fit: Fit, scorer: Scorer, watch: Watch) -> Tested | None:

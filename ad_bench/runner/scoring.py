@@ -6,7 +6,7 @@ import atexit
 import errno
 import gc
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -31,9 +31,15 @@ class Scorer:
     """Predictions as arrays; where memory runs out, of half as many images at once from then on."""
 
     def __init__(
-        self, method: Method, device: torch.device, size: int, tell: Callable[[str], object] = lambda _: None
+        self,
+        method: Method,
+        device: torch.device,
+        size: int,
+        tell: Callable[[str], object] = lambda _: None,
+        together: bool = False,
     ) -> None:
         self.method, self.device, self.size, self.tell = method, device, size, tell
+        self.together = together  # the whole test set at once, see Method.predict_all
         self.warnings: list[str] = []  # for the record; one line at most, the last
 
     def __call__(self, images: NDArray[np.uint8], names: Sequence[str]) -> tuple[Floats, Floats | None]:
@@ -58,25 +64,70 @@ class Scorer:
     def _tried(self, images: NDArray[np.uint8], names: Sequence[str]) -> Prediction | None:
         """A prediction; None where memory ran out and a smaller batch may do."""
         try:
-            batch = recurring(to_device(images, self.device), images)
-            prediction = self.method.predict(Inputs(batch, tuple(names)))
+            prediction = self.method.predict(self._inputs(images, names))
             check_shape(prediction, len(images), type(self.method).__name__)
             return prediction
         except (RuntimeError, MemoryError, OSError) as error:
             if not out_of_memory(error) or len(images) == 1:
                 raise
-            asked = re.search(r"tried to allocate ([\d.]+ \w+)", str(error), re.IGNORECASE)
+            asked = _asked(error)
         # Here the error is gone, and with its traceback what the failed batch held.
+        self._shrink(len(images), asked)
+        return None
+
+    @torch.no_grad()
+    def all(
+        self, images: NDArray[np.uint8], names: Sequence[str], advance: Callable[[int], object]
+    ) -> list[tuple[Floats, Floats | None]]:
+        """Scores and maps of a whole test set, batch by batch; after a failure for memory all begins anew."""
+        while True:
+            parts = [slice(first, first + self.size) for first in range(0, len(names), self.size)]
+
+            def batches(parts: Sequence[slice] = parts) -> Iterator[Inputs]:
+                for part in parts:
+                    yield self._inputs(images[part], names[part])
+                    advance(min(part.stop, len(names)))
+
+            try:
+                return self._answers(batches(), [len(names[part]) for part in parts])
+            except (RuntimeError, MemoryError, OSError) as error:
+                if not out_of_memory(error) or self.size == 1:
+                    raise
+                asked = _asked(error)
+            self._shrink(self.size, asked)
+
+    def _answers(
+        self, batches: Iterator[Inputs], counts: Sequence[int]
+    ) -> list[tuple[Floats, Floats | None]]:
+        name, found = type(self.method).__name__, list[tuple[Floats, Floats | None]]()
+        for prediction in self.method.predict_all(batches):
+            if len(found) == len(counts):
+                raise PredictionError(f"{name}.predict_all gave more answers than the {len(counts)} batches")
+            check_shape(prediction, counts[len(found)], name)
+            found.append(arrays([prediction]))
+        if len(found) < len(counts):
+            raise PredictionError(f"{name}.predict_all gave {len(found)} answers for {len(counts)} batches")
+        return found
+
+    def _inputs(self, images: NDArray[np.uint8], names: Sequence[str]) -> Inputs:
+        return Inputs(recurring(to_device(images, self.device), images), tuple(names))
+
+    def _shrink(self, size: int, asked: str) -> None:
+        """From now on half of `size` images at once, and say so; asked: how much memory was wanted."""
         free_memory()
-        self.size = len(images) // 2
-        wanted = f" ({asked[1]} more were wanted)" if asked else ""
+        self.size = size // 2
         text = (
-            f"memory ran out with {len(images)} images at once{wanted}; from there on {self.size} were scored"
+            f"memory ran out with {size} images at once{asked}; from there on {self.size} were scored"
             " at once. No score depends on it, only the time (runtime.batch_size sets the number)"
         )
         self.warnings = [text]
         self.tell(text)
-        return None
+
+
+def _asked(error: BaseException) -> str:
+    """How much more memory was wanted, where the error says it."""
+    found = re.search(r"tried to allocate ([\d.]+ \w+)", str(error), re.IGNORECASE)
+    return f" ({found[1]} more were wanted)" if found else ""
 
 
 def predict_all(
@@ -90,14 +141,22 @@ def predict_all(
     maps: list[Floats] | None = []
     watch.begin(f"predict {text}", len(samples))
     start = Stopwatch(torch.device("cpu"))
+
+    def advance(done: int) -> None:
+        watch.advance(done, f"{done / start.seconds():.1f} images/s")
+
+    names = [sample.category if named else "" for sample in samples]
+    if scorer.together:
+        together = scorer.all(images, names, advance)
+        each = [one for _, found_maps in together if found_maps is not None for one in found_maps]
+        return np.concatenate([found for found, _ in together]), each if len(each) == len(names) else None
     asked = done = 0
     running: list[Prediction] = []
     while done < len(samples):
         part = slice(asked, asked + scorer.size)
-        names = [sample.category if named else "" for sample in samples[part]]
         # Fetched only when the next batch is under way: a GPU never waits for the host.
-        running, finished = scorer.start(images[part], names), running
-        asked += len(names)
+        running, finished = scorer.start(images[part], names[part]), running
+        asked += len(names[part])
         if not finished:
             continue
         found, found_maps = arrays(finished)
@@ -107,7 +166,7 @@ def predict_all(
         elif maps is not None:
             maps.extend(found_maps)
         done += len(found)
-        watch.advance(done, f"{done / start.seconds():.1f} images/s")
+        advance(done)
     return np.concatenate(scores), maps
 
 
