@@ -154,13 +154,21 @@ def _suite_runs(name: str, config_dirs: Sequence[Path]) -> list[list[str]]:
     content: Any = OmegaConf.to_container(OmegaConf.load(known[name]))
     shared = content.get("overrides", [])  # a run's own come after, so they win
     for run in content["runs"]:
-        methods = list(options("method", config_dirs)) if run["method"] == "all" else run["method"]
+        methods = _suite_methods(run, config_dirs)
         runs += [
             [f"method={method}", f"dataset={dataset}", *shared, *run.get("overrides", [])]
             for dataset in run["dataset"]
             for method in methods
         ]
     return runs
+
+
+def _suite_methods(run: Mapping[str, Any], config_dirs: Sequence[Path]) -> Sequence[str]:
+    """`method`: those listed, or all; `taxonomy` in its place: all of those families, a user's own too."""
+    known = options("method", config_dirs)
+    if "taxonomy" not in run:
+        return list(known) if run["method"] == "all" else run["method"]
+    return [name for name in known if _stated(name, "taxonomy", config_dirs) in run["taxonomy"]]
 
 
 def _chosen(runs: list[list[str]], suite: str, key: str, named: str | None) -> list[list[str]]:
@@ -264,9 +272,14 @@ def _with_protocol(
 
 def _plainly_named(words: Sequence[str], config_dirs: Sequence[Path]) -> str:
     """The protocol in the method's own file; one that it takes over from another file is not seen."""
-    path = options("method", config_dirs).get(_take(words, "method")[1] or "")
-    found = re.search(r"^protocol: *(\w+)", path.read_text(encoding="utf-8"), re.MULTILINE) if path else None
-    return found[1] if found else "full"
+    return _stated(_take(words, "method")[1] or "", "protocol", config_dirs) or "full"
+
+
+def _stated(method: str, key: str, config_dirs: Sequence[Path]) -> str | None:
+    """A word that the method's own file states at its top level, read without composing anything."""
+    path = options("method", config_dirs).get(method)
+    found = re.search(rf"^{key}: *(\w+)", path.read_text(encoding="utf-8"), re.MULTILINE) if path else None
+    return found[1] if found else None
 
 
 def _take_bundled(config: DictConfig, config_dirs: Sequence[Path]) -> None:
@@ -275,11 +288,7 @@ def _take_bundled(config: DictConfig, config_dirs: Sequence[Path]) -> None:
     if wanted.name is not None or wanted.weights is not None or any(node.weights for node in nodes):
         return
     OmegaConf.set_struct(config, False)
-    if len(nodes) == 1:
-        config.backbone = OmegaConf.merge(wanted, OmegaConf.load(options("backbone", config_dirs)["bundled"]))
-    else:  # a method of several takes no other network in their place
-        for node in nodes:
-            node.weights = "random"
+    config.backbone = OmegaConf.merge(wanted, OmegaConf.load(options("backbone", config_dirs)["bundled"]))
 
 
 def _merge_model(config: DictConfig, settings: Any, words: Sequence[str]) -> None:
@@ -521,14 +530,15 @@ def replace_backbone(config: DictConfig, words: Sequence[str] = ()) -> None:
     """Apply the `backbone` group to the method: its network, and what the method's YAML says depends on it.
 
     words: the user's, which win over the YAML. Without a name only the weights are replaced. Methods without
-    a backbone stay as they are. Raises UsageError where a method has several.
+    a backbone stay as they are. Raises UsageError where a method has several: its point is that they differ,
+    but in a debug run one network stands in for all.
     """
     wanted, nodes = config.backbone, backbones(config.method.get("model"))
     OmegaConf.set_struct(config, False)
     wanted.paper = sorted({node.name for node in nodes})  # the method's own, for the record's marks
     if not nodes or (wanted.name is None and wanted.weights is None):
         return
-    if len(nodes) > 1 and wanted.name is not None:
+    if len(nodes) > 1 and wanted.name is not None and not config.runtime.quick:
         raise UsageError(
             f"this method has {len(nodes)} backbones; set them one by one (adbench show lists them)"
         )

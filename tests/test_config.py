@@ -187,6 +187,17 @@ def test_the_demo_has_a_method_of_every_row_with_methods() -> None:
     assert {rows.get(c.method) for c in config.choices(["suite=demo"])} >= there
 
 
+def test_a_suite_of_families_takes_a_users_method_too(tmp_path: Path) -> None:
+    (tmp_path / "method").mkdir()
+    text = config.options("method")["mean_image"].read_text()
+    (tmp_path / "method" / "mine.yaml").write_text(
+        text.replace("taxonomy: baseline", "taxonomy: memory_bank")
+    )
+    found = {choice.method for choice in config.choices(["suite=feature_embedding"], [tmp_path])}
+    assert {"mine", "patchcore", "stfpm", "fastflow"} <= found
+    assert not {"mean_image", "draem", "softpatch"} & found
+
+
 def test_method_and_dataset_choose_among_the_runs_of_a_suite() -> None:
     found = config.choices(["suite=demo", "method=padim,random", "dataset=synthetic"])
     assert {c.method for c in found} == {"padim", "random"}
