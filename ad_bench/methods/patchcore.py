@@ -21,6 +21,7 @@ from ad_bench.contract import Inputs, Method, Prediction, Run, TrainSet
 from ad_bench.errors import UsageError
 from ad_bench.parts.bank import Bank
 from ad_bench.parts.coreset import approximate_greedy_coreset
+from ad_bench.parts.gather import gather
 from ad_bench.parts.maps import upsample_and_blur
 from ad_bench.parts.neighbors import choose_backend, nearest
 from ad_bench.parts.patches import pooled_patches
@@ -60,15 +61,8 @@ class PatchCore(Method):
     @torch.no_grad()
     def fit(self, train: TrainSet, run: Run) -> None:
         """Keep a greedy coreset of all normal patches (Alg. 1)."""
-        patches, filled = torch.empty(0), 0
-        for batch in run.track(train.batches(), text="features"):
-            rows = self.embed(batch.images).flatten(0, 2)
-            if filled == 0:  # the whole table at once: gathered and joined later it would be held twice
-                patches = rows.new_empty(len(train) * (len(rows) // len(batch.images)), rows.shape[1])
-            patches[filled : filled + len(rows)] = rows
-            filled += len(rows)
-        if filled == 0 or filled != len(patches):
-            raise ValueError(f"the training set says {len(train)} images and gave {filled} patches")
+        (table,) = gather(train, run, lambda images: [self.embed(images)])
+        patches = table.flatten(0, 2)
         count = max(1, int(self.coreset_ratio * len(patches)))
         chosen = approximate_greedy_coreset(
             patches, count, run.generator("coreset"), self.projection_dim, self.starts, run.track

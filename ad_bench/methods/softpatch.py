@@ -26,6 +26,7 @@ from ad_bench.contract import Inputs, Method, Prediction, Run, TrainSet
 from ad_bench.errors import UsageError
 from ad_bench.parts.bank import Bank
 from ad_bench.parts.coreset import approximate_greedy_coreset, random_projection
+from ad_bench.parts.gather import gather
 from ad_bench.parts.maps import upsample_and_blur
 from ad_bench.parts.neighbors import choose_backend, nearest
 from ad_bench.parts.outliers import local_outlier_factor
@@ -69,7 +70,8 @@ class SoftPatch(Method):
     @torch.no_grad()
     def fit(self, train: TrainSet, run: Run) -> None:
         """Outlier factors position by position, without the worst patches a coreset of the others."""
-        patches = self._patches(train, run)
+        (table,) = gather(train, run, lambda images: [self.embed(images)])
+        patches = table.flatten(1, 2)
         rows = patches.flatten(0, 1)
         generator = run.generator("coreset")
         reduced = rows
@@ -104,16 +106,3 @@ class SoftPatch(Method):
         """(B, 3, H, W) -> locally aggregated patch features (B, h, w, target_dim), as PatchCore's."""
         levels = self.backbone(images)
         return pooled_patches(levels, self.patch_size, self.pretrain_dim, self.target_dim)
-
-    def _patches(self, train: TrainSet, run: Run) -> Tensor:
-        """Of all training images: (N, positions, target_dim)."""
-        patches, filled = torch.empty(0), 0
-        for batch in run.track(train.batches(), text="features"):
-            rows = self.embed(batch.images).flatten(1, 2)
-            if filled == 0:  # the whole table at once: gathered and joined later it would be held twice
-                patches = rows.new_empty(len(train), *rows.shape[1:])
-            patches[filled : filled + len(rows)] = rows
-            filled += len(rows)
-        if filled == 0 or filled != len(patches):
-            raise ValueError(f"the training set says {len(train)} images and gave {filled}")
-        return patches

@@ -23,6 +23,7 @@ from ad_bench.contract import Inputs, Method, Prediction, Run, TrainSet
 from ad_bench.errors import UsageError
 from ad_bench.parts.backbone import Backbone
 from ad_bench.parts.bank import Bank
+from ad_bench.parts.gather import gather
 from ad_bench.parts.maps import gaussian_blur, upsample
 from ad_bench.parts.neighbors import nearest
 from ad_bench.parts.patches import resize_grid
@@ -65,18 +66,9 @@ class Spade(Method):
     @torch.no_grad()
     def fit(self, train: TrainSet, run: Run) -> None:
         """Keep the features of all normal images (Sec. 3.1)."""
-        banks = [self.images, *(cast(Bank, bank) for bank in self.pixels)]
-        filled = 0
-        for batch in run.track(train.batches(), text="features"):
-            vectors, grids = self.embed(batch.images)
-            end = filled + len(vectors)
-            for bank, rows in zip(banks, (vectors, *grids), strict=True):
-                if filled == 0:  # each table at once: gathered and joined later it would be held twice
-                    bank.points = rows.new_empty(len(train), *rows.shape[1:])
-                bank.points[filled:end] = rows
-            filled = end
-        if filled == 0 or filled != len(train):
-            raise ValueError(f"the training set says {len(train)} images and gave {filled}")
+        self.images.points, *tables = gather(train, run, self._tables)
+        for bank, table in zip(self.pixels, tables, strict=True):
+            cast(Bank, bank).points = table
 
     def predict(self, inputs: Inputs) -> Prediction:
         """Retrieve images (Sec. 3.2), then find the pixels in these (Sec. 3.3, 3.4), image by image."""
@@ -104,6 +96,10 @@ class Spade(Method):
             size = cast(tuple[int, int], tuple(grids[0].shape[1:3]))
             grids = [torch.cat([resize_grid(grid, size) for grid in grids], -1)]
         return vectors, grids
+
+    def _tables(self, images: Tensor) -> list[Tensor]:
+        vectors, grids = self.embed(images)
+        return [vectors, *grids]
 
     def _scaled(self, squared: Tensor) -> Tensor:
         return squared if self.squared else squared.sqrt()
