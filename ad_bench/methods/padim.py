@@ -12,19 +12,13 @@ Deviations from [R]:
 
 from __future__ import annotations
 
-import random
-from bisect import bisect_left
-from collections.abc import Iterator
-from itertools import accumulate
 from typing import cast
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ad_bench.contract import Inputs, Method, Prediction, Run, TrainSet
-from ad_bench.errors import UsageError
 from ad_bench.parts.backbone import Backbone
+from ad_bench.parts.channels import count_by_level, draw_channels, join_channels
 from ad_bench.parts.gaussian import PositionGaussian
 from ad_bench.parts.maps import upsample_and_blur, worst_pixel
 
@@ -36,51 +30,23 @@ class PaDiM(Method):
 
     def __init__(self, backbone: Backbone, dimensions: int, dimension_seed: int, eps: float, sigma: float):
         super().__init__()
-        total = sum(backbone.channels)
-        if not 1 <= dimensions <= total:
-            raise UsageError(
-                f"dimensions={dimensions}: '{backbone.name}' has {total} channels in its layers "
-                f"{list(backbone.layers)}; take from 1 to {total}"
-            )
         self.backbone, self.sigma = backbone, sigma
         self.gaussian = PositionGaussian(eps)
-        # Python's generator, as in [R]: seed 1024 gives the very channels of its published figures.
-        # Sorted, those of a level lie together; no distance depends on their order.
-        picked = sorted(random.Random(dimension_seed).sample(range(total), dimensions))
-        self.register_buffer("picked", torch.tensor(picked))
-        self.starts = [0, *accumulate(backbone.channels)][:-1]  # the first channel of each level
-        self.splits = [bisect_left(picked, start) for start in self.starts[1:]]  # and where it is in `picked`
+        self.register_buffer("picked", draw_channels(backbone, dimensions, dimension_seed))
+        self.counts = count_by_level(self.picked, backbone.channels)
 
     def fit(self, train: TrainSet, run: Run) -> None:
         """Estimate mean and covariance at every position (Sec. III-B)."""
-
-        def features() -> Iterator[Tensor]:
-            for batch in run.track(train.batches(), text="features"):
-                yield self.embed(batch.images).flatten(2).transpose(1, 2)
-
-        self.gaussian.fit(features())
+        batches = run.track(train.batches(), text="features")
+        self.gaussian.fit_maps(self.embed(batch.images) for batch in batches)
 
     def predict(self, inputs: Inputs) -> Prediction:
         """Mahalanobis distance at every position, smoothed; an image scores as its worst one (Sec. III-C)."""
-        features = self.embed(inputs.images)
-        distance = self.gaussian.mahalanobis(features.flatten(2).transpose(1, 2))
-        maps = distance.reshape(-1, *features.shape[-2:])
+        maps = self.gaussian.distance_maps(self.embed(inputs.images))
         size = cast(tuple[int, int], tuple(inputs.images.shape[-2:]))
         maps = upsample_and_blur(maps, size, self.sigma)
         return Prediction(worst_pixel(maps), maps)
 
     def embed(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, dimensions, h, w): deeper levels replicated to the first's grid (III-A)."""
-        levels = self.backbone(images)
-        size = levels[0].shape[-2:]
-        found = []
-        for level, channels, start in zip(
-            levels, self.picked.tensor_split(self.splits), self.starts, strict=True
-        ):
-            if len(channels):  # picked before they are replicated, in one go from channels-last memory
-                rows = level.permute(0, 2, 3, 1).flatten(0, 2).index_select(1, channels - start)
-                maps = rows.unflatten(0, (len(level), *level.shape[2:])).permute(0, 3, 1, 2)
-                found.append(
-                    maps if maps.shape[2:] == size else F.interpolate(maps, size=size, mode="nearest")
-                )
-        return torch.cat(found, 1)
+        return join_channels(self.backbone(images), self.picked, self.counts, "repeat")

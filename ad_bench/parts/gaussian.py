@@ -1,8 +1,11 @@
-"""One multivariate Gaussian for each position of a feature map (PaDiM, arXiv:2011.08785, Sec. III-B)."""
+"""One multivariate Gaussian for each position of a feature map (PaDiM, arXiv:2011.08785, Sec. III-B).
+
+Or for each group of rows, where positions are none of the image's.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -19,20 +22,21 @@ BLOCK = 25  # rows that are eliminated at a time; divides the 100 and 550 dimens
 class PositionGaussian(nn.Module):
     """Mean and covariance C of the features at each of P positions; `eps` is added to the diagonal.
 
-    Keeps the mean (P, d) and the whitening W (P, d, d): lower triangular, the inverse of C's Cholesky factor,
-    so that |W (x - mean)| is the Mahalanobis distance. No second table of that size is ever held.
+    The covariance of N images divides by N - correction. Kept are the mean (P, d) and the whitening W
+    (P, d, d): lower triangular, the inverse of C's Cholesky factor, so that |W (x - mean)| is the Mahalanobis
+    distance. No second table of that size is ever held.
     """
 
-    def __init__(self, eps: float):
+    def __init__(self, eps: float, correction: int = 1):
         if not eps > 0:
             raise UsageError(f"eps keeps the covariance invertible and is above 0; got {eps}")
         super().__init__()
-        self.eps = eps
+        self.eps, self.correction = eps, correction
         self.mean, self.whitening = Bank(), Bank()
 
     @torch.no_grad()
     def fit(self, batches: Iterable[Tensor]) -> None:
-        """Estimate from batches of features (B, P, d), each seen once: sample covariance (N - 1) + eps I.
+        """Estimate from batches of features (B, P, d), each seen once: sample covariance + eps I.
 
         Batches are merged as in Chan et al. 1979, so no digits are lost to the size of the mean.
         Of one single image the covariance is eps I.
@@ -56,7 +60,28 @@ class PositionGaussian(nn.Module):
             count += new
         if count == 0:
             raise ValueError("no training images: nothing to estimate a Gaussian from")
-        self.mean.points, self.whitening.points = mean, self._whitening(scatter, max(count - 1, 1))
+        divisor = max(count - self.correction, 1)
+        self.mean.points, self.whitening.points = mean, self._whitening(scatter, divisor)
+
+    def fit_maps(self, batches: Iterable[Tensor]) -> None:
+        """`fit` for feature maps (B, d, h, w): every cell is a position."""
+        self.fit(maps.flatten(2).transpose(1, 2) for maps in batches)
+
+    @torch.no_grad()
+    def fit_groups(self, rows: Tensor, owner: Tensor, groups: int) -> None:
+        """Estimate a Gaussian for each group, of the rows (N, d) that it owns: `owner` (N,), below `groups`.
+
+        Of one single row, or of none, the covariance is eps I.
+        """
+        mean = rows.new_zeros(groups, rows.shape[1])
+        scatter = rows.new_zeros(groups, rows.shape[1], rows.shape[1])
+        with exact_products(rows.device):
+            for group, members in _by_group(owner, groups):
+                mean[group] = rows[members].mean(0)
+                offset = rows[members] - mean[group]
+                torch.mm(offset.T, offset, out=scatter[group])
+                scatter[group] /= max(len(members) - self.correction, 1)
+        self.mean.points, self.whitening.points = mean, self._whitening(scatter, 1)
 
     def _whitening(self, scatter: Tensor, divisor: int) -> Tensor:
         """W for the covariances scatter / divisor + eps I, in the memory of `scatter`."""
@@ -87,6 +112,19 @@ class PositionGaussian(nn.Module):
                 distance[span] = whitening[span].bmm(offset).square_().sum(1).sqrt_()
         return distance.T
 
+    def to_groups(self, rows: Tensor, groups: Tensor) -> Tensor:
+        """(N, d), (N, k) -> Mahalanobis distances (N, k) of each row to the Gaussians of its k groups."""
+        distance = rows.new_empty(groups.numel())
+        with exact_products(rows.device):
+            for group, pairs in _by_group(groups.flatten(), len(self.mean)):
+                offset = rows[pairs // groups.shape[1]] - self.mean.points[group]
+                distance[pairs] = (offset @ self.whitening.points[group].T).square_().sum(1).sqrt_()
+        return distance.view(groups.shape)
+
+    def distance_maps(self, maps: Tensor) -> Tensor:
+        """(B, d, h, w) -> Mahalanobis distances (B, h, w), not squared."""
+        return self.mahalanobis(maps.flatten(2).transpose(1, 2)).reshape(len(maps), *maps.shape[2:])
+
 
 def whiten_(covariance: Tensor) -> Tensor:
     """Turn C (P, d, d) into W = L^-1 in place, where L L^T = C; returns (P,), true where there is no L.
@@ -111,6 +149,14 @@ def whiten_(covariance: Tensor) -> Tensor:
         rows[:, :, end:] = 0  # L^T has served: what is left is W's, whose upper part is zero
         covariance[:, start:end] = rows
     return failed
+
+
+def _by_group(owner: Tensor, groups: int) -> Iterator[tuple[int, Tensor]]:
+    """Each group that owns something, and where in `owner` (N,) it is named."""
+    order = owner.sort(stable=True).indices
+    for group, members in enumerate(order.split(torch.bincount(owner, minlength=groups).tolist())):
+        if len(members):
+            yield group, members
 
 
 def _spans(matrices: Tensor) -> list[slice]:

@@ -36,6 +36,20 @@ def test_streaming_equals_numpy(sizes: list[int], offset: float, monkeypatch: py
         np.testing.assert_allclose(factor @ factor.T, covariance, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("correction", [0, 1])
+def test_maps_are_positions_row_by_row(correction: int) -> None:
+    x, queries = features(20, 6, 4), features(3, 6, 4, 1.0)
+    by_rows, by_maps = PositionGaussian(0.01, correction), PositionGaussian(0.01, correction)
+    by_rows.fit([x])
+    by_maps.fit_maps(part.transpose(1, 2).unflatten(2, (2, 3)) for part in x.split(8))
+    found = by_maps.distance_maps(queries.transpose(1, 2).unflatten(2, (2, 3)))
+    torch.testing.assert_close(found.flatten(1), by_rows.mahalanobis(queries), rtol=1e-4, atol=1e-4)
+    rows = x[:, 5].double().numpy()
+    inverse = np.linalg.inv(np.cov(rows, rowvar=False, ddof=correction) + 0.01 * np.eye(4))
+    wanted = mahalanobis(queries[1, 5].double().numpy(), rows.mean(0), inverse)
+    assert found[1, 1, 2].item() == pytest.approx(wanted, rel=1e-4)
+
+
 def test_distance_equals_scipy() -> None:
     x, queries = features(40, 7, 6, 2.0), features(3, 7, 6, 3.0)
     model = PositionGaussian(eps=0.01)
@@ -104,6 +118,26 @@ def test_precision_of_the_run_does_not_reach_the_statistics() -> None:
     finally:
         torch.set_float32_matmul_precision(before)
     assert torch.equal(distance, plain.mahalanobis(queries))
+
+
+def test_groups_are_rows_by_their_owner() -> None:
+    """And each pair of a row and a group gives scipy's distance."""
+    rows, owner = features(60, 1, 4, 2.0)[:, 0], torch.arange(60) % 7 % 4
+    owner[owner == 3] = 4  # nobody belongs to 3, one row to 5
+    owner[11] = 5
+    model = PositionGaussian(eps=0.01)
+    model.fit_groups(rows, owner, 6)
+    queries, groups = features(5, 1, 4, 3.0)[:, 0], torch.tensor([[0, 4], [1, 5], [2, 0], [5, 3], [4, 4]])
+    found = model.to_groups(queries, groups)
+    assert found.shape == (5, 2)
+    for query, (pair, distances) in enumerate(zip(groups.tolist(), found.tolist(), strict=True)):
+        for group, distance in zip(pair, distances, strict=True):
+            members = rows[owner == group].double().numpy()
+            covariance = np.cov(members, rowvar=False) if len(members) > 1 else np.zeros((4, 4))
+            mean = members.mean(0) if len(members) else np.zeros(4)
+            inverse = np.linalg.inv(covariance + 0.01 * np.eye(4))
+            wanted = mahalanobis(queries[query].double().numpy(), mean, inverse)
+            assert distance == pytest.approx(wanted, rel=1e-4)
 
 
 def test_squared_distance_of_a_gaussian_has_mean_d() -> None:
