@@ -28,11 +28,11 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 from ad_bench.contract import Inputs, Method, Prediction, Run, Stateful, TrainSet
 from ad_bench.errors import UsageError
 from ad_bench.parts.backbone import Backbone
-from ad_bench.parts.bank import Bank
 from ad_bench.parts.chance import whole
 from ad_bench.parts.cutpaste import cut_paste, jitter, scar
 from ad_bench.parts.finetuned import Finetuned
 from ad_bench.parts.maps import upsample
+from ad_bench.parts.shrunk import ShrunkGaussian
 
 
 class CutPaste(Method):
@@ -69,7 +69,7 @@ class CutPaste(Method):
             self.frozen = 0
         widths = [backbone.channels[-1], *head]
         self.classifier = nn.Sequential(*projection(widths), nn.Linear(widths[-1], 3))
-        self.gaussian = Gaussian(eps)
+        self.gaussian = ShrunkGaussian(eps)
         self.shift, self.strength = shift, strength
         self.area, self.aspect = area, aspect
         self.width, self.length, self.rotation = width, length, rotation
@@ -99,7 +99,7 @@ class CutPaste(Method):
         maps = self.features(inputs.images)[-1].detach()
         with torch.enable_grad():
             maps.requires_grad_()
-            scores = self.gaussian(pooled(maps))
+            scores = self.gaussian.squared(pooled(maps)) / 2
             (slope,) = torch.autograd.grad(scores.sum(), maps)
         maps = maps.detach()
         found = (slope.mean((2, 3), keepdim=True) * maps).sum(1).relu()
@@ -127,32 +127,6 @@ class CutPaste(Method):
         self.eval()
         self.gaussian.fit(torch.cat([pooled(self.features(one.images)[-1]) for one in train.batches()]))
         self.train(training)
-
-
-class Gaussian(nn.Module):
-    """Mean and covariance of embeddings, shrunk after Ledoit and Wolf (2004), plus `eps` on the diagonal."""
-
-    def __init__(self, eps: float):
-        super().__init__()
-        self.eps, self.mean, self.whitening = eps, Bank(), Bank()  # (d,), and (d, d) lower triangular
-
-    def fit(self, rows: Tensor) -> None:
-        """Estimate from (N, d); of one row the covariance is eps I."""
-        from sklearn.covariance import ledoit_wolf
-
-        found, _ = ledoit_wolf(rows.double().cpu().numpy()) if len(rows) > 1 else (0.0, 0.0)
-        identity = torch.eye(rows.shape[1], dtype=torch.float64)
-        factor = torch.linalg.cholesky(torch.as_tensor(found) + self.eps * identity)
-        self.mean.points = rows.mean(0)
-        self.whitening.points = torch.linalg.solve_triangular(factor, identity, upper=False).to(rows)
-
-    def forward(self, rows: Tensor) -> Tensor:
-        """(B, d) -> (B,): half the squared Mahalanobis distance, minus the log density up to a constant."""
-        if len(self.mean) == 0:
-            raise ValueError(
-                "the Gaussian is empty: fit the method, or load a state, before asking for scores"
-            )
-        return ((rows - self.mean.points) @ self.whitening.points.T).square().sum(1) / 2
 
 
 def pooled(maps: Tensor) -> Tensor:
