@@ -20,13 +20,13 @@ from collections.abc import Callable, Sequence
 from typing import cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.optim import Optimizer
 
 from ad_bench.contract import Inputs, Method, Prediction, Run, TrainSet
 from ad_bench.parts.backbone import Backbone
 from ad_bench.parts.maps import upsample, worst_pixel
+from ad_bench.parts.matching import multiplied, unit_distance
 from ad_bench.parts.selection import Best, Images, hold_out
 from ad_bench.parts.student import Student
 
@@ -75,18 +75,14 @@ class STFPM(Method):
 
     def maps(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, h, w), h and w of the first level: the levels' distances multiplied."""
-        first, *deeper = self.distances(images)
-        for level in deeper:
-            first = first * upsample(level, cast(tuple[int, int], tuple(first.shape[-2:])))
-        return first
+        return multiplied(self.distances(images))
 
     def distances(self, images: Tensor) -> Sequence[Tensor]:
         """Of each level (B, h, w) in [0, 4]: the squared distance of the normalised features, 2 - 2 cos."""
         with torch.no_grad():
             taught = self.backbone(images)
         return [
-            (F.normalize(known, dim=1) - F.normalize(learnt, dim=1)).square().sum(1)
-            for known, learnt in zip(taught, self.student(images), strict=True)
+            unit_distance(known, learnt) for known, learnt in zip(taught, self.student(images), strict=True)
         ]
 
     @torch.no_grad()
