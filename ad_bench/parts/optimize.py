@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from ad_bench.contract import Batch, Run, Stateful, TrainSet
+from ad_bench.contract import Run, Stateful
+
+T_co = TypeVar("T_co", covariant=True)
+T = TypeVar("T")
+
+
+class Passes(Protocol[T_co]):
+    """What is trained on: a TrainSet gives a `Batch` at a time, `Extracted` its features."""
+
+    def batches(self, batch_size: int | None = None, shuffle: bool = False) -> Iterator[T_co]:
+        """One pass."""
+        ...
 
 
 def optimize(
-    loss: Callable[[Batch], Tensor],
+    loss: Callable[[T], Tensor],
     parameters: Iterable[nn.Parameter],
-    train: TrainSet,
+    train: Passes[T],
     run: Run,
     *,
     epochs: int,
