@@ -28,6 +28,7 @@ from torchvision.transforms.v2.functional import rotate
 from ad_bench.contract import Inputs, Method, Prediction, Run, TrainSet
 from ad_bench.errors import UsageError
 from ad_bench.parts.backbone import Backbone
+from ad_bench.parts.base import Base
 from ad_bench.parts.flow import Flow
 from ad_bench.parts.maps import worst_pixel
 from ad_bench.parts.positions import sine_positions
@@ -36,7 +37,10 @@ ROWS = 4096  # positions that are scored at a time; no result depends on it
 
 
 class CFlow(Method):
-    """One conditional flow of `steps` couplings for each level; `condition` dimensions say the position."""
+    """One conditional flow of `steps` couplings for each level; `condition` dimensions say the position.
+
+    With a learnt `base` and an `Alternating` optimiser it is CFLOW-AD with AltUB (arXiv:2210.14913).
+    """
 
     peaks: Tensor
 
@@ -46,6 +50,7 @@ class CFlow(Method):
         padding: str,
         steps: int,
         clamp: float,
+        base: str,
         condition: int,
         rotation: float,
         meta_epochs: int,
@@ -72,6 +77,7 @@ class CFlow(Method):
         self.flows = nn.ModuleList(
             Flow(count, [_subnet] * steps, clamp, "soft", condition) for count in backbone.channels
         )
+        self.bases = nn.ModuleList(Base(count, base) for count in backbone.channels)
         self.register_buffer("peaks", torch.zeros(len(backbone.channels)))
 
     def fit(self, train: TrainSet, run: Run) -> None:
@@ -95,12 +101,12 @@ class CFlow(Method):
         """One step for every whole fiber of shuffled positions, level after level."""
         with torch.no_grad():
             levels = self.backbone(images)
-        for flow, level in zip(self.flows, levels, strict=True):
+        for flow, base, level in zip(self.flows, self.bases, levels, strict=True):
             rows, places = self._positions(level)
             shuffled = torch.randperm(len(rows), generator=order).to(rows.device)
             for start in range(0, max(1, len(rows) // self.fiber) * self.fiber, self.fiber):
                 chosen = shuffled[start : start + self.fiber]
-                likelihood = log_likelihood(flow, rows[chosen], places[chosen])
+                likelihood = log_likelihood(flow, base, rows[chosen], places[chosen])
                 optimizer.zero_grad(set_to_none=True)
                 run.loss(-F.logsigmoid(likelihood).mean()).backward()
                 optimizer.step()
@@ -141,10 +147,10 @@ class CFlow(Method):
     def likelihoods(self, images: Tensor) -> list[Tensor]:
         """(B, 3, H, W) -> for each level the log-likelihood per dimension of every position, (B, h, w)."""
         found = []
-        for flow, level in zip(self.flows, self.backbone(images), strict=True):
+        for flow, base, level in zip(self.flows, self.bases, self.backbone(images), strict=True):
             rows, places = self._positions(level)
             parts = zip(rows.split(ROWS), places.split(ROWS), strict=True)
-            scored = torch.cat([log_likelihood(flow, *part) for part in parts])
+            scored = torch.cat([log_likelihood(flow, base, *part) for part in parts])
             found.append(scored.view(len(level), *level.shape[2:]))
         return found
 
@@ -155,10 +161,10 @@ class CFlow(Method):
         return level.flatten(2).transpose(1, 2).flatten(0, 1), places
 
 
-def log_likelihood(flow: nn.Module, rows: Tensor, places: Tensor) -> Tensor:
+def log_likelihood(flow: nn.Module, base: nn.Module, rows: Tensor, places: Tensor) -> Tensor:
     """(N, C) features at (N, condition) positions -> (N,): log p / C (Eq. 6)."""
     z, log_det = flow(rows, places)
-    return (log_det - 0.5 * z.square().sum(1)) / rows.shape[1] - 0.5 * math.log(2 * math.pi)
+    return (log_det - base(z).sum(1)) / rows.shape[1] - 0.5 * math.log(2 * math.pi)
 
 
 def _subnet(channels_in: int, channels_out: int) -> nn.Module:

@@ -17,6 +17,7 @@ from ad_bench.contract import Batch, Inputs, Run
 from ad_bench.errors import UsageError
 from ad_bench.methods.cflow_ad import CFlow, log_likelihood
 from ad_bench.parts.backbone import Backbone
+from ad_bench.parts.base import Base
 from ad_bench.parts.positions import sine_positions
 from tests import tiny
 
@@ -57,6 +58,7 @@ def cflow(backbone: nn.Module, **changed: object) -> CFlow:
         "padding": "reflect",
         "steps": 3,
         "clamp": 1.9,
+        "base": "standard",
         "condition": 8,
         "rotation": 0.0,
         "meta_epochs": 5,
@@ -172,7 +174,7 @@ def test_the_likelihood_is_a_density() -> None:
     """Eq. 6 by hand: the normal density of z times the Jacobian's determinant, per dimension."""
     flow = real().flows[0]
     rows, places = torch.randn(3, 48), torch.randn(3, 8)
-    found = log_likelihood(flow, rows, places)
+    found = log_likelihood(flow, Base(48, "standard"), rows, places)
     for i in range(3):
 
         def z(x: Tensor, i: int = i) -> Tensor:

@@ -37,6 +37,7 @@ def fastflow(backbone: nn.Module, **changed: object) -> FastFlow:
         "kernels": [3],
         "hidden_ratio": 1.0,
         "clamp": 2.0,
+        "base": "standard",
         "epochs": 1,
         "batch_size": 4,
         "optimizer": partial(torch.optim.Adam, lr=1e-3, weight_decay=1e-5),
@@ -51,9 +52,9 @@ def real(**changed: object) -> FastFlow:
 
 def ours(name: str) -> str | None:
     """The name of one of our parameters in the reference's words; None for what it does not have."""
-    parts = name.split(".")
+    parts = name.removeprefix("maps.").split(".")
     if parts[0] == "norms":
-        return name
+        return ".".join(parts)
     if parts[0] == "flows":
         head = f"nf_flows.{parts[1]}.module_list.{parts[3]}"
         tail = {"scale": "global_scale", "shift": "global_offset", "mixing": "w_perm"}
@@ -73,7 +74,7 @@ def test_agrees_with_the_public_code(case: str, kernels: list[int], ratio: float
         weight = torch.from_numpy(REFERENCE[f"{case}/weight/{ours(name)}"])
         if name.endswith("mixing"):  # a matrix of zeros and ones there
             weight = weight.flatten(1).argmax(1)
-        state[name] = weight if name.startswith("norms") else weight.reshape(value.shape)
+        state[name] = weight if name.startswith("maps.norms") else weight.reshape(value.shape)
     method.load_state_dict(state)
     images = torch.zeros(3, 3, 32, 32)
     loss = method.loss(Batch(images))
@@ -92,7 +93,7 @@ def test_a_fresh_flow_gives_the_normalised_features_back() -> None:
     """With silent subnets a flow only shuffles channels: the loss is that of the features."""
     levels = [torch.randn(2, 6, 8, 8), 3 * torch.randn(2, 4, 4, 4) + 1]
     method = fastflow(Given(levels))
-    for module in method.flows.modules():
+    for module in method.maps.flows.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.zeros_(module.weight)
             nn.init.zeros_(module.bias)  # type: ignore[arg-type]
@@ -101,7 +102,7 @@ def test_a_fresh_flow_gives_the_normalised_features_back() -> None:
     # LayerNorm makes the mean square of a whole level 1, so 0.5 |z|^2 is half its number of values
     wanted = 0.5 * (6 * 64 + 4 * 16)
     assert method.loss(Batch(images)).item() == pytest.approx(wanted, rel=1e-4)
-    for (z, log_det), level in zip(method.latents(images), levels, strict=True):
+    for (z, log_det), level in zip(method.maps.latents(levels), levels, strict=True):
         assert log_det.abs().max() < 1e-3
         normal = (level - level.mean((1, 2, 3), True)) / level.std((1, 2, 3), correction=0, keepdim=True)
         torch.testing.assert_close(z.sum(1), normal.sum(1), rtol=1e-3, atol=1e-3)
@@ -131,7 +132,7 @@ def test_parameters_are_as_many_as_the_architecture_says() -> None:
         return half * half * kernel**2 + half + half * out * kernel**2 + out
 
     method = real(steps=3, kernels=[3, 1])
-    for flow, count in zip(method.flows, method.backbone.channels, strict=True):
+    for flow, count in zip(method.maps.flows, method.backbone.channels, strict=True):
         wanted = 2 * subnet(count, 3) + subnet(count, 1) + 3 * 2 * count
         assert sum(parameter.numel() for parameter in flow.parameters()) == wanted
 
@@ -139,12 +140,12 @@ def test_parameters_are_as_many_as_the_architecture_says() -> None:
 def test_the_norm_takes_its_shape_from_features_or_from_a_state() -> None:
     method, other = real(), real()
     method.fit(tiny.TensorTrainSet(tiny.textures(4)), Run())
-    assert [tuple(norm.weight.shape[1:]) for norm in method.norms] == [(16, 16), (8, 8), (4, 4)]
+    assert [tuple(norm.weight.shape[1:]) for norm in method.maps.norms] == [(16, 16), (8, 8), (4, 4)]
     other.load_state_dict(method.state_dict())
-    assert torch.equal(other.norms[0].weight, method.norms[0].weight)
-    before = method.norms[0].weight
+    assert torch.equal(other.maps.norms[0].weight, method.maps.norms[0].weight)
+    before = method.maps.norms[0].weight
     method.load_state_dict(other.state_dict())
-    assert method.norms[0].weight is before, "an optimiser that holds it would lose it"
+    assert method.maps.norms[0].weight is before, "an optimiser that holds it would lose it"
     with pytest.raises(ValueError, match="at the size it was fitted with"):
         method.predict(Inputs(torch.zeros(1, 3, 128, 128)))
 
@@ -168,10 +169,10 @@ def test_the_loss_is_minus_the_log_density_of_the_features() -> None:
     """Eq. 5 by hand, up to its constant: the determinant by autograd."""
     level = torch.randn(3, 4, 2, 2)
     method = fastflow(Given([level]), steps=1)
-    method.norms[0].take_shape(level[0])  # type: ignore[operator]
-    block = method.flows[0].blocks[0]  # type: ignore[index, union-attr]
+    method.maps.norms[0].take_shape(level[0])  # type: ignore[operator]
+    block = method.maps.flows[0].blocks[0]  # type: ignore[index, union-attr]
     nn.init.constant_(block.scale, 3.0)
-    features = method.norms[0](level)
+    features = method.maps.norms[0](level)
     jacobians = [
         torch.autograd.functional.jacobian(lambda x: block(x[None])[0][0].flatten(), one).reshape(16, 16)
         for one in features
