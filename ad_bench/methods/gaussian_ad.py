@@ -40,7 +40,7 @@ class GaussianAD(Method):
         self.gaussians = nn.ModuleList(ShrunkGaussian(eps) for _ in backbone.channels)
 
     def fit(self, train: TrainSet, run: Run) -> None:
-        """Estimate mean and covariance of every level (Sec. III)."""
+        """Estimate mean and covariance of every level."""
         for gaussian, rows in zip(self.gaussians, gather(train, run, self.embed), strict=True):
             gaussian.fit(rows, self.basis(rows))  # type: ignore[operator]
 
