@@ -1,0 +1,52 @@
+"""RSTPM: beside STFPM's student a second one rebuilds the normal features of another teacher, with attention.
+
+Paper: Yamada and Hotta, Reconstruction Student with Attention for Student-Teacher Pyramid Matching, 2021,
+arXiv:2111.15376. The authors published no code, and the paper was not at hand: what is known of it are two
+teachers of different architecture, STFPM as the first pair, a second student that rebuilds normal features
+through attention on the teacher's, and that six maps make the result. Ours is the rest:
+  1. The second student's layers (parts/pairs.py), its optimiser, and the second teacher.
+  2. All six maps are multiplied, so that no level and no pair has to be weighed.
+  3. As in STFPM a share of the normal images is held out and chooses the epoch.
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from ad_bench.contract import Inputs, Method, Prediction, Run, TrainSet
+from ad_bench.parts.backbone import Backbone
+from ad_bench.parts.maps import upsample, worst_pixel
+from ad_bench.parts.matching import multiplied
+from ad_bench.parts.pairs import Optimizers, Pairs
+from ad_bench.parts.selection import hold_out
+
+
+class RSTPM(Method):
+    """Two frozen teachers, `first` and `second`; a student of each learns."""
+
+    def __init__(
+        self,
+        first: Backbone,
+        second: Backbone,
+        bottleneck: float | None,
+        validation: float,
+        epochs: int,
+        batch_size: int,
+        optimizer: Optimizers,
+        rebuilding: Optimizers,
+    ):
+        super().__init__()
+        self.pairs, self.validation = Pairs(first, second, bottleneck), validation
+        self.recipe: dict[str, Any] = {"epochs": epochs, "batch_size": batch_size}
+        self.recipe |= {"optimizer": optimizer, "rebuilding": rebuilding}
+
+    def fit(self, train: TrainSet, run: Run) -> None:
+        """Train both students; held-out normal images choose the epoch."""
+        seen, held = hold_out(train, self.validation, run.generator("validation"))
+        self.pairs.learn(seen, held, run, **self.recipe)
+
+    def predict(self, inputs: Inputs) -> Prediction:
+        """The product of the six maps; an image scores as its worst pixel."""
+        size = cast(tuple[int, int], tuple(inputs.images.shape[-2:]))
+        maps = upsample(multiplied(self.pairs(inputs.images)), size)
+        return Prediction(worst_pixel(maps), maps)
