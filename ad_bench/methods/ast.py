@@ -5,7 +5,8 @@ Detection, WACV 2023, arXiv:2210.07829; for images without depth.
 Reference: marco-rudolph/AST at 8c243ad, MIT, with use_3D_dataset = False.
 Deviations from the reference:
   1. The last incomplete batch of a pass counts; there it is dropped.
-  2. An image scores as the mean of its map or its worst pixel, as `score` says: the reference prints both.
+  2. Features are those of efficientnet_pytorch 0.6.3, as csflow.py says.
+  3. An image scores as the mean of its map or its worst pixel, as `score` says: the reference prints both.
 """
 
 from __future__ import annotations

@@ -4,7 +4,8 @@ Paper: Rudolph, Wehrbein, Rosenhahn, Wandt, Fully Convolutional Cross-Scale-Flow
 Detection, WACV 2022, arXiv:2110.02855.
 Reference: marco-rudolph/cs-flow at 88a13b8, MIT.
 Deviations from the reference:
-  1. None in training or scores. The map is that of the finest scale, as its evaluate.py draws it.
+  1. Features are those of efficientnet_pytorch 0.6.3, the oldest that it allows; from 0.7 on the library pads
+     strided convolutions as for 456 pixels, whatever it sees, which moves the features by a pixel.
 """
 
 from __future__ import annotations
