@@ -7,8 +7,8 @@ is trained on the Mahalanobis distance of normal images; images changed a little
 readings, where it leaves a choice:
   1. The loss is the mean over the levels of the squared distance; all levels are trained together.
   2. The changed images are held-out ones with patches and scars of CutPaste, the same in every epoch. The
-     epoch that tells most of them from the unchanged ones is kept; of equal ones the first, which may be that
-     before the training.
+     epoch that tells most of them from the unchanged ones is kept, of equal ones the last; it may be the
+     network before the training, where that tells them best.
   3. Batch norms keep their statistics; rates, epochs and batches are ours.
 """
 
@@ -57,7 +57,7 @@ class GaussianADFineTuned(Method):
         """Estimate the Gaussians, then train until the changed images are told apart no better."""
         seen, held = hold_out(train, self.validation, run.generator("validation"))
         changed = self.changed(held, run.generator("changes"))
-        order, best = run.generator("order"), Best(self.features)
+        order, best = run.generator("order"), Best(self.features, latest=True)
         self.features.eval()  # batch norms keep their statistics
         self.estimate(seen)
         if len(held):

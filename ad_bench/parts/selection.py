@@ -57,16 +57,16 @@ def hold_out(train: TrainSet, share: float, generator: torch.Generator) -> tuple
 
 
 class Best:
-    """The state of a module where an error was lowest, the first of equal ones; part of a checkpoint."""
+    """A module's state where an error was lowest, of equal ones the first or `latest`; part of a checkpoint."""
 
-    def __init__(self, module: nn.Module) -> None:
-        self.module = module
+    def __init__(self, module: nn.Module, latest: bool = False) -> None:
+        self.module, self.latest = module, latest
         self.error, self.epoch = math.inf, -1  # -1: nothing offered yet
         self.state: dict[str, Tensor] = {}
 
     def offer(self, error: float, epoch: int) -> None:
         """Keep the module's present state if `error` is the lowest so far."""
-        if error < self.error:
+        if error < self.error or (self.latest and error == self.error):
             self.error, self.epoch = error, epoch
             self.state = copy.deepcopy(self.module.state_dict())
 

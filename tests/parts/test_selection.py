@@ -64,15 +64,16 @@ def test_no_images() -> None:
         hold_out(tiny.TensorTrainSet(torch.empty(0, 3, 4, 4)), 0.2, torch.Generator())
 
 
-def test_best_keeps_the_first_lowest() -> None:
+@pytest.mark.parametrize(("latest", "epoch"), [(False, 1), (True, 2)])
+def test_best_keeps_the_first_lowest_or_the_latest(latest: bool, epoch: int) -> None:
     layer = nn.Linear(1, 1, bias=False)
-    best = Best(layer)
+    best = Best(layer, latest)
     best.restore()  # nothing offered: as it is
-    for epoch, (error, weight) in enumerate([(2.0, 10.0), (1.0, 20.0), (1.0, 30.0), (float("nan"), 40.0)]):
+    for number, (error, weight) in enumerate([(2.0, 10.0), (1.0, 20.0), (1.0, 30.0), (float("nan"), 40.0)]):
         nn.init.constant_(layer.weight, weight)
-        best.offer(error, epoch)
+        best.offer(error, number)
     best.restore()
-    assert (best.epoch, best.error, layer.weight.item()) == (1, 1.0, 20.0)
+    assert (best.epoch, best.error, layer.weight.item()) == (epoch, 1.0, 10.0 * (epoch + 1))
 
 
 def test_best_survives_a_checkpoint() -> None:
