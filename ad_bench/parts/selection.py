@@ -57,7 +57,7 @@ def hold_out(train: TrainSet, share: float, generator: torch.Generator) -> tuple
 
 
 class Best:
-    """A module's state where an error was lowest, of equal ones the first or `latest`; part of a checkpoint."""
+    """A module's state where an error was lowest, the first of equal ones or the `latest`. Checkpointed."""
 
     def __init__(self, module: nn.Module, latest: bool = False) -> None:
         self.module, self.latest = module, latest
