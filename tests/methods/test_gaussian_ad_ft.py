@@ -77,7 +77,10 @@ class Told(Run):
         self.facts = facts
 
 
-@pytest.mark.parametrize(("errors", "chosen"), [([0.3, 0.2, 0.1, 0.2], 2), ([0.1, 0.1, 0.1, 0.1], 0)])
+TIED, FORGETS = [0.1, 0.1, 0.1, 0.1], [0.1, 0.2, 0.2, 0.2]
+
+
+@pytest.mark.parametrize(("errors", "chosen"), [([0.3, 0.2, 0.1, 0.2], 2), (TIED, 3), (FORGETS, 0)])
 def test_the_epoch_that_tells_changed_images_best_is_kept(errors: list[float], chosen: int) -> None:
     """The first of them is the network as it came."""
     method, run, states = model(), Told(), []
