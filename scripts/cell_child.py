@@ -251,12 +251,17 @@ def raw_values(folder: str) -> dict[str, float]:
     """Exact image and pixel AUROC of scores.npy and maps.npy as the peer's network gave them."""
     import numpy as np
 
+    home = Path(folder)
+    return _aurocs(home, np.load(home / "maps.npy"), np.load(home / "scores.npy"))
+
+
+def _aurocs(home: Path, maps: Any, scores: Any) -> dict[str, float]:
+    """Exact image and pixel AUROC on the peer's masks and labels."""
+    import numpy as np
+
     from ad_bench.metrics import evaluate_maps
 
-    home = Path(folder)
-    scores, maps, masks, labels = (
-        np.load(home / f"{name}.npy") for name in ("scores", "maps", "masks", "labels")
-    )
+    masks, labels = (np.load(home / f"{name}.npy") for name in ("masks", "labels"))
     names = ["image_auroc", "pixel_auroc"]
     return {name: float(evaluate_maps(maps, masks, scores, labels, names)[name]) for name in names}
 
@@ -264,7 +269,7 @@ def raw_values(folder: str) -> dict[str, float]:
 def agree(words: list[str], folder: str, method: str) -> dict[str, float]:
     """Largest difference of our maps and scores from the peer's, by the peer's variant of the algorithm.
 
-    Shares of the range of the peer's values; all pixels count.
+    Shares of the range of the peer's values; all pixels count. And the AUROC of our scores and maps.
     """
     import numpy as np
     import torch
@@ -317,12 +322,11 @@ def agree(words: list[str], folder: str, method: str) -> dict[str, float]:
             found = blurred(model.predict(Inputs(batch, ("",) * len(batch))).maps)
             maps.append(found)
             scores.append(found.amax((1, 2)))
-    answer = {}
-    for name, mine in (("scores", scores), ("maps", maps)):
+    answer, found = {}, {"scores": torch.cat(scores).numpy(), "maps": torch.cat(maps).numpy()}
+    for name, ours in found.items():
         theirs = np.load(home / f"{name}.npy")
-        ours = torch.cat(mine).numpy()
         answer[name] = float(np.abs(ours - theirs).max() / (theirs.max() - theirs.min()))
-    return answer
+    return answer | _aurocs(home, **found)
 
 
 # ---- images where there are none -------------------------------------------------------------------------
