@@ -8,10 +8,18 @@ Deviations from [R]:
   2. Convolutional backbones only: of the paper's four, not the transformers DeiT and CaiT. The published
      pixel AUROC, 0.985, is CaiT's; the paper has 0.981 for Wide ResNet-50 and 0.972 for ResNet-18 [R].
   3. An image scores as its worst pixel; neither paper nor [R] says how it does.
+
+With attention modules in the couplings' networks it is CAINNFlow: Yan et al., CAINNFlow: Convolutional block
+Attention modules and Invertible Neural Networks Flow for anomaly detection and localization tasks,
+arXiv:2206.01992. No code by the authors; the paper says that in stacked 3 x 3 convolutions such modules
+alternate. Readings of ours, where it leaves a choice:
+  1. Attention follows the first convolution of every second coupling; all else is FastFlow.
+  2. Convolutional backbones only; its published figures are those of a vision transformer.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import cast
@@ -29,8 +37,9 @@ from ad_bench.parts.optimize import optimize
 
 
 class FastFlow(Method):
-    """One flow of `steps` couplings for each level, their kernels taken from `kernels` in turn.
+    """One flow of `steps` couplings for each level, their `kernels` and `attention` taken in turn.
 
+    attention: channels -> the module after a coupling's first convolution, or None for no module.
     With a learnt `base` and an `Alternating` optimiser it is FastFlow with AltUB (arXiv:2210.14913).
     """
 
@@ -40,6 +49,7 @@ class FastFlow(Method):
         steps: int,
         kernels: Sequence[int],
         hidden_ratio: float,
+        attention: Sequence[Callable[[int], nn.Module] | None],
         clamp: float,
         base: str,
         epochs: int,
@@ -50,10 +60,16 @@ class FastFlow(Method):
             raise UsageError(f"kernels are odd widths of convolutions, such as [3, 1]; got {list(kernels)}")
         if not hidden_ratio > 0:
             raise UsageError(f"hidden_ratio is hidden channels by channels, above 0; got {hidden_ratio}")
+        if not attention:
+            raise UsageError("attention is a list, taken in turn, such as [null] for none; got an empty one")
         super().__init__()
         self.backbone = backbone
         self.recipe = {"epochs": epochs, "batch_size": batch_size, "optimizer": optimizer}
-        subnets = [partial(_subnet, kernels[i % len(kernels)], hidden_ratio) for i in range(steps)]
+        turns = zip(itertools.cycle(kernels), itertools.cycle(attention))
+        subnets = [
+            partial(_subnet, kernel, hidden_ratio, attend)
+            for kernel, attend in itertools.islice(turns, steps)
+        ]
         self.maps = FlowMaps(backbone.channels, subnets, clamp, base)
 
     def fit(self, train: TrainSet, run: Run) -> None:
@@ -73,10 +89,18 @@ class FastFlow(Method):
         return Prediction(worst_pixel(anomaly), anomaly)
 
 
-def _subnet(kernel: int, hidden_ratio: float, channels_in: int, channels_out: int) -> nn.Module:
+def _subnet(
+    kernel: int,
+    hidden_ratio: float,
+    attention: Callable[[int], nn.Module] | None,
+    channels_in: int,
+    channels_out: int,
+) -> nn.Module:
     hidden = max(1, int(channels_in * hidden_ratio))
+    seen = [attention(hidden)] if attention else []
     return nn.Sequential(
         nn.Conv2d(channels_in, hidden, kernel, padding=kernel // 2),
+        *seen,
         nn.ReLU(),
         nn.Conv2d(hidden, channels_out, kernel, padding=kernel // 2),
     )

@@ -4,27 +4,25 @@ from __future__ import annotations
 
 from functools import partial
 
-import pytest
 import torch
 from torch import nn
 
-from ad_bench.contract import Inputs, Run
-from ad_bench.errors import UsageError
-from ad_bench.methods.cainnflow import CAINNFlow
+from ad_bench.methods.fastflow import FastFlow
 from ad_bench.parts.backbone import Backbone
 from ad_bench.parts.cbam import CBAM
-from tests import tiny
 
 ADAM = partial(torch.optim.Adam, lr=1e-3, weight_decay=1e-5)
 
 
-def model(steps: int = 4, kernel: int = 3, attend: int = 2, epochs: int = 1) -> CAINNFlow:
+def model(steps: int = 4, attend: int = 2) -> FastFlow:
+    """Every `attend`-th coupling has attention."""
     torch.manual_seed(0)
     backbone = Backbone("test_resnet.r160_in1k", [2, 3], "random")
-    return CAINNFlow(backbone, steps, kernel, 1.0, attend, 4, 7, 2.0, epochs, 4, ADAM)
+    attention = [None] * (attend - 1) + [partial(CBAM, reduction=4, window=7)]
+    return FastFlow(backbone, steps, [3], 1.0, attention, 2.0, "standard", 1, 4, ADAM)
 
 
-def test_every_second_coupling_attends() -> None:
+def test_attention_is_taken_in_turn() -> None:
     for flow in model(steps=5).maps.flows:
         attends = [any(isinstance(one, CBAM) for one in block.modules()) for block in flow.blocks]  # type: ignore[union-attr, operator]
         assert attends == [False, True, False, True, False]
@@ -55,24 +53,3 @@ def test_silent_last_convolutions_make_a_coupling_the_identity() -> None:
     z, log_det = method.maps.flows[0](x)
     torch.testing.assert_close(z.sort(1).values, x.sort(1).values, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(log_det, torch.zeros(2), rtol=0, atol=1e-3)
-
-
-def test_training_raises_the_likelihood() -> None:
-    train = tiny.TensorTrainSet(tiny.textures(8))
-    method = model(epochs=1)
-    method.fit(train, Run())
-    levels = method.backbone(train.images)
-    first = method.maps.loss(levels).item()
-    method.recipe["epochs"] = 10
-    method.fit(train, Run())
-    assert method.maps.loss(levels).item() < first - 100
-    with torch.no_grad():
-        prediction = method.predict(Inputs(tiny.planted(tiny.textures(3, seed=4))[0]))
-    assert prediction.maps is not None
-    assert -1 <= prediction.maps.min() < prediction.maps.max() <= 0
-    assert torch.equal(prediction.scores, prediction.maps.amax((1, 2)))
-
-
-def test_settings_that_mean_nothing_are_refused() -> None:
-    with pytest.raises(UsageError, match=r"odd width.* got 2, 1\.0, 2"):
-        model(kernel=2)
