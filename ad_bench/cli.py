@@ -6,7 +6,10 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
+
+if TYPE_CHECKING:
+    from ad_bench.runner.status import Status
 
 DONE, SOME_FAILED, WRONG_USE, INTERRUPTED = 0, 1, 2, 130
 
@@ -27,6 +30,7 @@ usage: adbench COMMAND [key=value ...] [options]
   evaluate  metrics for anomaly maps that another program wrote
   rescore   new metrics, or another paper's pixel rules, for maps that a run kept: no fit
   predict   new images through a model that a run kept: scores, heat maps, a sheet
+  pretrain  weights for a backbone from a folder of images: adbench pretrain spd images=DIR out=FILE
   results   export | import: records in one archive, to another lab and from it
   clean     remove what killed runs left behind
   doctor    what works on this machine: devices, weights, data, versions
@@ -60,7 +64,8 @@ Fits and scores every cell (method x data set x category x protocol x seed) that
 """
 
 STATUS_HELP = """\
-usage: adbench status [words as in adbench run | paths.results=DIR] [--watch] [--json] [--config-dir DIR]
+usage: adbench status [words as in adbench run | paths.results=DIR] [--watch | --json | --table [--csv FILE]]
+                      [--config-dir DIR]
 
 Says how many cells are done, failed, skipped, running, waiting; who works on what; why cells failed and where
 the traceback is; how the jobs of launch=slurm do; how fast it goes, how long the rest takes, and what to do
@@ -69,6 +74,9 @@ machine that sees the results folder, while a sweep runs and afterwards.
 
   --watch     again every 5 s until every cell has a record, or Ctrl-C
   --json      one object with all of it
+  --table     the plan, its cost and its results as one table: cells done, time spent and to come, scores
+              beside the published ones, a line for each row
+  --csv FILE  that table also as CSV
 
 Exit codes: 0 all is done, or not all has run yet; 1 some cells failed, 2 wrong use.
 """
@@ -122,6 +130,26 @@ tested over the cells alone (Wilcoxon).
 
   --csv FILE          the table, unrounded
   --json              one object instead of the table
+"""
+
+PRETRAIN_HELP = """\
+usage: adbench pretrain RECIPE images=DIR out=FILE.safetensors [key=value ...] [--config-dir DIR]
+
+Learns weights of a backbone from all images below a folder, without labels. RECIPE is spd
+(SPot-the-Difference); key=value changes any setting of conf/pretrain/RECIPE.yaml. A training that is stopped
+leaves FILE.training, and the same command goes on. FILE.json says what FILE was made of and its checksum.
+
+  model.backbone.name=resnet18.tv_in1k     the network
+  model.backbone.weights=null              start from its published weights; default: from scratch
+  "model.backbone.layers=[3]"              its layers up to the last that is to be learnt
+  model.objective=simclr                   default: simsiam
+  epochs=2 batch_size=32 optimizer.lr=0.005     a short fine-tune, in place of days
+  seed=1 device=cpu
+
+With FILE called wide_resnet50_2.spd.safetensors, in the folder that ADBENCH_WEIGHTS names:
+  adbench run -m method=spd_patchcore,spd_padim dataset=mvtec
+With any name, for the network that it is of:
+  adbench run method=spd_patchcore backbone=resnet18 backbone.weights=FILE variant="SPD (short fine-tune)"
 """
 
 LIST_HELP = """\
@@ -373,10 +401,12 @@ def _stoppable() -> None:
 
 def status(argv: Sequence[str]) -> int:
     """How a sweep stands."""
-    words = Words(argv, ["--watch", "--json", "-m", "--multirun"], ["--config-dir"])
+    words = Words(argv, ["--watch", "--json", "--table", "-m", "--multirun"], ["--config-dir", "--csv"])
     _stoppable()
-    if {"--watch", "--json"} <= words.flags:
-        words._refuse("--watch is for people, --json for programs: one of them")
+    if len(words.flags & {"--watch", "--json", "--table"}) > 1:
+        words._refuse("--watch is for people, --json for programs, --table for one look: one of them")
+    if words.option("--csv") and "--table" not in words.flags:
+        words._refuse("--csv FILE writes the table: it goes with --table")
     from ad_bench.runner.status import as_json, status_of
 
     found, others = status_of(words.overrides, words.config_dirs)
@@ -384,6 +414,8 @@ def status(argv: Sequence[str]) -> int:
         import json
 
         print(json.dumps(as_json(found, others), indent=1))
+    elif "--table" in words.flags:
+        _print_asked(found, words)
     else:
         from rich.console import Console
 
@@ -392,6 +424,22 @@ def status(argv: Sequence[str]) -> int:
         shown = status_view.watch if "--watch" in words.flags else status_view.print_status
         shown(found, others, Console())
     return SOME_FAILED if found.failed else DONE
+
+
+def _print_asked(found: Status, words: Words) -> None:
+    from rich.console import Console
+
+    from ad_bench import records
+    from ad_bench.report import asked, collect
+    from ad_bench.report.delimited import write_csv
+    from ad_bench.report.reproduction import verdicts
+
+    done = {cell.id: records.read(cell.path) for cell in found.cells if cell.status == "done"}
+    judged = verdicts(collect(found.results, found.config_dirs)) if done else []
+    rows = asked.asked(found.cells, done, judged)
+    asked.print_asked(rows, Console())
+    if path := words.option("--csv"):
+        write_csv(Path(path), asked.asked_csv(rows))
 
 
 def clean(argv: Sequence[str]) -> int:
@@ -440,12 +488,13 @@ def compare(argv: Sequence[str]) -> int:
         )
     from ad_bench.report import collect
     from ad_bench.report import compare as comparing
+    from ad_bench.report.delimited import write_csv
 
     board = collect(results, words.config_dirs)
     first, second = words.overrides
     found = comparing.compare(board, results, first, second, datasets.split(",") if datasets else (), metric)
     if path := words.option("--csv"):
-        comparing.write_csv(Path(path), found)
+        write_csv(Path(path), comparing.comparison_csv(found))
     if "--json" in words.flags:
         print(comparing.comparison_json(found))
     else:
@@ -600,6 +649,23 @@ def predict(argv: Sequence[str]) -> int:
     return SOME_FAILED if done.problems else DONE
 
 
+def pretrain(argv: Sequence[str]) -> int:
+    """Weights for a backbone."""
+    words = Words(argv, [], ["--config-dir"])
+    _stoppable()
+    if not words.overrides or "=" in words.overrides[0]:
+        words._refuse("adbench pretrain wants a recipe first, as in adbench pretrain spd; --help says more")
+    from ad_bench.pretrain.recipe import Recipe
+
+    recipe = Recipe.from_words(words.overrides[0], words.overrides[1:], words.config_dirs)
+    count = len(recipe.files)  # a wrong folder is answered before torch is looked at
+    from ad_bench.pretrain import training
+
+    print(f"{count} images below {recipe.folder}", file=sys.stderr)
+    print(f"wrote {training.pretrain(recipe)}")
+    return DONE
+
+
 def results(argv: Sequence[str]) -> int:
     """Records to and from other labs."""
     words = Words(argv, [], ["--with", "--as"])
@@ -647,6 +713,7 @@ COMMANDS: dict[str, tuple[Callable[[Sequence[str]], int], str]] = {
     "evaluate": (evaluate, EVALUATE_HELP),
     "rescore": (rescore, RESCORE_HELP),
     "predict": (predict, PREDICT_HELP),
+    "pretrain": (pretrain, PRETRAIN_HELP),
     "results": (results, RESULTS_HELP),
     "clean": (clean, CLEAN_HELP),
     "doctor": (doctor, DOCTOR_HELP),

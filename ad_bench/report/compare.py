@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ad_bench.errors import ResultsError, UsageError, closest
-from ad_bench.records import CellId, replace_text
+from ad_bench.errors import UsageError, closest
+from ad_bench.records import CellId
 from ad_bench.report import choose
 from ad_bench.report.choose import Block, Row
 from ad_bench.report.delimited import exact, to_csv
@@ -434,11 +434,3 @@ def _ends(interval: Interval | None) -> str:
     if interval is None:
         return "-"
     return " to ".join(figure(end, "difference") for end in interval)
-
-
-def write_csv(path: Path, found: Comparison) -> None:
-    """The CSV as a file, in one step; raises ResultsError where it cannot be written."""
-    try:
-        replace_text(path, comparison_csv(found))
-    except OSError as error:
-        raise ResultsError(f"cannot write {path}: {error.strerror}; name another file after --csv") from error

@@ -5,7 +5,10 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
+from ad_bench.errors import ResultsError
+from ad_bench.records import replace_text
 from ad_bench.report.rows import Value, percent
 from ad_bench.report.tables import Line, Table
 
@@ -34,6 +37,14 @@ def to_csv(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     writer.writerow(head)
     writer.writerows(rows)
     return buffer.getvalue()
+
+
+def write_csv(path: Path, text: str) -> None:
+    """The CSV as a file, in one step; raises ResultsError where it cannot be written."""
+    try:
+        replace_text(path, text)
+    except OSError as error:
+        raise ResultsError(f"cannot write {path}: {error.strerror}; name another file after --csv") from error
 
 
 def exact(value: float | int | None) -> str:
