@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import math
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -25,8 +28,11 @@ _RANGE = 1 << 12  # defect scores, or more, for which neighbouring parts are cou
 _HELD = 1 << 27  # pixels, or some for each defect score, that are parted before they are counted
 _PARTED = 1 << 19  # pixels parted at once
 _EACH = 16  # pixels for each defect score, below which counting costs more than the pixels do
-_COMPARE, _SEARCH = 15.0, 60.0  # nanoseconds for a pixel in a defect's cell, and for one to be searched for
-_SORT = 30.0  # nanoseconds a pixel, what counting competes with
+# Nanoseconds for a pixel: to be looked up in a table, to be parted before; in a defect's cell; searched for.
+_LOOK, _PART, _COMPARE, _SEARCH = 6.0, 3.0, 15.0, 60.0
+_TRIAL = 1 << 16  # numbers that are sorted to see how quickly this machine does
+_FAR = 1.25  # times as long for a step of a sort that leaves the cache
+_PLACE = 90.0  # nanoseconds to find a defect score among all that are sorted
 
 
 class Shared:
@@ -253,22 +259,27 @@ def count_places(
     if pixels < _FEW:
         return None
     some = rising[:: -(-len(rising) // _MANY)]  # as they lie, so do all
+    sorting = sort_cost(rising.dtype, pixels, len(rising))
+    parted = len(some) < len(rising)
+    look = _LOOK + _PART * parted
+    if sorting < look:
+        return None
     best: tuple[float, Places] | None = None
     for ordered in (False, True):
         grid = Grid.between(some[0], some[-1], _cells(some), rising.dtype, ordered)
         if grid is None:
             continue
         places = Places(some, grid)
-        cost = places.cost(sample)
+        cost = look + places.cost(sample)
         if best is None or cost < best[0]:
             best = cost, places
-        if cost < _COMPARE / 4:  # good enough: the other grid is not tried
+        if cost < look + _COMPARE / 4:  # good enough: the other grid is not tried
             break
-    if best is None or best[0] > _SORT:
+    if best is None or best[0] > sorting:
         return None
     way: Places | Parts = best[1]
     size = BLOCK
-    if len(some) < len(rising):
+    if parted:
         columns = Grid.between(rising[0], rising[-1], _COLUMNS, rising.dtype, way.grid.ordered)
         if columns is None:
             return None
@@ -276,6 +287,27 @@ def count_places(
     for block in blocks(size):
         way.add(block)
     return way.finish()
+
+
+def sort_cost(kind: np.dtype[Any], pixels: int, scores: int) -> float:
+    """Nanoseconds a pixel that sorting all, and finding so many scores among them, is likely to take here."""
+    return _FAR * _sort_step(kind) * math.log2(pixels) + _PLACE * scores / pixels
+
+
+@functools.cache
+def _sort_step(kind: np.dtype[Any]) -> float:
+    """Nanoseconds a number, for every doubling of their count, that NumPy's sort takes on this machine.
+
+    Tried once in a process: it differs by a factor of ten between processors (AVX-512, AVX2, neither).
+    """
+    values = np.random.default_rng(0).random(_TRIAL, kind.type)
+    seconds = []
+    for _ in range(3):
+        trial = values.copy()
+        start = time.perf_counter()
+        trial.sort()
+        seconds.append(time.perf_counter() - start)
+    return 1e9 * min(seconds) / (_TRIAL * math.log2(_TRIAL))
 
 
 def searched(rising: Array, scores: Array) -> NDArray[np.int64]:

@@ -79,7 +79,7 @@ def rank_images(scores: ArrayLike, labels: ArrayLike) -> Ranking:
             "scores must be numbers below +inf"
         )
     positives = _Positives.of(values[positive == 1], {})
-    return positives.among(*_sorted_places(values.copy(), positives.rising), len(values))
+    return positives.among(*_sorted_places(values.copy(), positives), len(values))
 
 
 def rank_pixels(
@@ -107,7 +107,7 @@ def rank_pixels(
     if ranking is None:
         pool = _pooled(scores, truth, kind)
         place = _sorted_places if device is None else partial(_device_places, device=device)
-        ranking = positives.among(*place(pool, positives.rising), len(pool))
+        ranking = positives.among(*place(pool, positives), len(pool))
     if truth.defects is None:
         return ranking
     values, gain = saturating(scores, truth)
@@ -198,19 +198,25 @@ class _Positives:
         return self.ranked(above, reached - above, total - int(self.hits.sum()))
 
 
-def _sorted_places(pool: Array, rising: Array) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """How many of `pool`, which is sorted in place, are >= and > each of `rising`."""
+def _sorted_places(pool: Array, positives: _Positives) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """How many of `pool`, which holds the positives and is sorted in place, are >= and > each of them."""
     pool.sort()
-    left = np.searchsorted(pool, rising, side="left")
-    return len(pool) - left, len(pool) - np.searchsorted(pool, rising, side="right")
+    rising = positives.rising
+    left = np.searchsorted(pool, rising)
+    right = left + positives.hits  # where no negative has the same score
+    tied = np.flatnonzero(pool.take(right, mode="clip") == rising)
+    right[tied] = np.searchsorted(pool, rising[tied], side="right")
+    return len(pool) - left, len(pool) - right
 
 
-def _device_places(pool: Array, rising: Array, device: Any) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _device_places(
+    pool: Array, positives: _Positives, device: Any
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """As `_sorted_places`, by one sort on a torch device."""
     import torch
 
     values = torch.from_numpy(pool).to(device).sort().values
-    marks = torch.from_numpy(rising).to(device)
+    marks = torch.from_numpy(positives.rising).to(device)
     left, right = (torch.searchsorted(values, marks, right=side).cpu().numpy() for side in (False, True))
     return len(pool) - left, len(pool) - right
 

@@ -125,11 +125,16 @@ def part_early(monkeypatch):
         monkeypatch.setattr(counting, name, value)
 
 
+def sorts_slowly(monkeypatch):
+    """As NumPy does with AVX-512 on some processors: then counting pays."""
+    monkeypatch.setattr(counting, "_sort_step", lambda kind: 1.0)
+
+
 def take(way, monkeypatch):
     if way == "sorted":
-        monkeypatch.setattr(counting, "_SORT", -1.0)  # nothing is as cheap
+        monkeypatch.setattr(counting, "sort_cost", lambda *_: -1.0)  # nothing is as cheap
     elif way not in ("as it chooses", "device"):
-        monkeypatch.setattr(counting, "_SORT", np.inf)
+        monkeypatch.setattr(counting, "sort_cost", lambda *_: np.inf)
         if "parted" in way:
             part_early(monkeypatch)
         else:
@@ -175,13 +180,29 @@ def test_whatever_stands_where_pixels_are_ignored(value):
 def test_blocks_may_end_anywhere(block, torch_loaded, monkeypatch):
     maps, masks, ignore, wanted = scene("quarters", "float32", shapes=((301, 3), (31, 170)), hide=True)
     monkeypatch.setattr(counting, "_FEW", 0)
-    monkeypatch.setattr(counting, "_SORT", np.inf)
+    monkeypatch.setattr(counting, "sort_cost", lambda *_: np.inf)
     monkeypatch.setattr(counting, "_KEPT", 2 * block)  # counted again and again
     for module in (counting, ranking):
         monkeypatch.setattr(module, "BLOCK", block)
     if not torch_loaded:
         monkeypatch.delitem(sys.modules, "torch")
     assert_same(rank_pixels(maps, PixelTruth.of(masks, ignore), regions=False), wanted)
+
+
+@pytest.mark.parametrize(("step", "sorts"), [(0.01, True), (10.0, False)])
+def test_a_processor_that_sorts_quickly_sorts(step, sorts, monkeypatch, counted):
+    monkeypatch.setattr(counting, "_sort_step", lambda kind: step)
+    maps, masks, _, wanted = scene("plain", "float32")
+    assert_same(rank_pixels(maps, masks, regions=False), wanted)
+    assert bool(counted) is not sorts
+
+
+def test_how_quickly_a_processor_sorts_is_tried_once():
+    counting._sort_step.cache_clear()
+    kind = np.dtype(np.float32)
+    assert 0 < counting.sort_cost(kind, 1 << 20, 100) < counting.sort_cost(kind, 1 << 24, 10_000)
+    counting.sort_cost(kind, 1 << 22, 1)
+    assert counting._sort_step.cache_info().misses == 1
 
 
 @pytest.mark.parametrize("cells", [4, 1 << 12])
@@ -197,7 +218,8 @@ def test_counts_may_be_read_on_the_way(cells):
 
 
 @pytest.mark.parametrize("kind", ["plain", "normal pixels among the defects"])
-def test_more_pixels_than_are_kept_at_once(kind, counted):
+def test_more_pixels_than_are_kept_at_once(kind, monkeypatch, counted):
+    sorts_slowly(monkeypatch)
     shapes = ((1100, 1000), (1030, 1024), (1024, 1024), (1301, 1000))
     assert sum(h * w for h, w in shapes) > counting._KEPT + counting.BLOCK
     maps, masks, _, wanted = scene(kind, "float32", shapes=shapes)
@@ -205,7 +227,8 @@ def test_more_pixels_than_are_kept_at_once(kind, counted):
     assert counted or kind != "plain"
 
 
-def test_many_defect_scores_are_parted(counted):
+def test_many_defect_scores_are_parted(monkeypatch, counted):
+    sorts_slowly(monkeypatch)
     # More of them than a table in the cache can tell apart; among the pixels ties and crowds.
     rng = np.random.default_rng(0)
     mask = rng.random((1200, 1200)) < 0.3
@@ -215,7 +238,8 @@ def test_many_defect_scores_are_parted(counted):
     assert [type(one) for one in counted] == [counting.Parts]
 
 
-def test_the_grid_follows_the_scores(counted):
+def test_the_grid_follows_the_scores(monkeypatch, counted):
+    sorts_slowly(monkeypatch)
     # After exp() cells of equal width hold nearly all pixels in one: then the other grid must be taken.
     for kind, ordered in (("plain", False), ("heavy tails", True)):
         rank_pixels(*scene(kind, "float32")[:2], regions=False)
@@ -243,7 +267,7 @@ def test_any_floats_are_counted_as_sorted(values, ordered, wide, parted, smalles
     truth = np.array([defect for _, defect in values])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(counting, "_FEW", 0)
-        patch.setattr(counting, "_SORT", np.inf)
+        patch.setattr(counting, "sort_cost", lambda *_: np.inf)
         patch.setattr(counting, "_CELLS", (smallest, 1 << 22))
         patch.setattr(counting, "Grid", OneGrid(ordered))
         if parted:
