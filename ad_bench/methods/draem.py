@@ -23,15 +23,13 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import MultiStepLR
 
 from ad_bench.contract import Batch, Inputs, Method, Prediction, Run, TrainSet
-from ad_bench.parts.blend import blend
 from ad_bench.parts.chance import happens, uniform
-from ad_bench.parts.distort import distorted, rotate
+from ad_bench.parts.defects import TextureDefects
+from ad_bench.parts.distort import rotate
 from ad_bench.parts.losses import focal
 from ad_bench.parts.maps import worst_pixel
 from ad_bench.parts.optimize import optimize
-from ad_bench.parts.perlin import PerlinMasks
 from ad_bench.parts.similarity import ssim
-from ad_bench.parts.textures import Textures
 from ad_bench.parts.unet import UNet
 
 
@@ -42,13 +40,9 @@ class DRAEM(Method):
         self,
         base: int,
         base_discriminative: int,
-        textures: str | None,
-        distortions: int,
-        anomalous: float,
         turned: float,
         rotation: float,
-        masks: PerlinMasks,
-        opacity: tuple[float, float],
+        defects: TextureDefects,
         window: int,
         epochs: int,
         batch_size: int,
@@ -65,9 +59,7 @@ class DRAEM(Method):
         ups = [8 * wide, 4 * wide, 2 * wide, wide, wide]
         self.discriminative = UNet(6, 2, widths, ups, ups, skips=True)
         self.apply(_draw)
-        self.textures, self.distortions = Textures(textures), distortions
-        self.anomalous, self.turned, self.rotation = anomalous, turned, rotation
-        self.masks, self.opacity, self.window = masks, opacity, window
+        self.turned, self.rotation, self.defects, self.window = turned, rotation, defects, window
         self.epochs, self.batch_size, self.optimizer = epochs, batch_size, optimizer
         self.schedule = partial(
             MultiStepLR, milestones=[round(share * epochs) for share in milestones], gamma=decay
@@ -76,7 +68,7 @@ class DRAEM(Method):
     def fit(self, train: TrainSet, run: Run) -> None:
         """Both networks at once, on images of which some were spoilt (Sec. 3)."""
         generator = run.generator("anomalies")
-        run.note(textures=str(self.textures))
+        run.note(textures=str(self.defects.textures))
 
         def loss(batch: Batch) -> Tensor:
             made = [self.spoil(image, generator) for image in batch.images]
@@ -115,12 +107,7 @@ class DRAEM(Method):
         """One image -> itself, at times turned; that with a defect, or without; the mask (Sec. 3.3)."""
         if happens(generator, self.turned):
             image = rotate(image, uniform(generator, -self.rotation, self.rotation))
-        size = (image.shape[1], image.shape[2])
-        if not happens(generator, self.anomalous):
-            return image, image, torch.zeros(size, dtype=torch.bool, device=image.device)
-        texture = distorted(self.textures.draw(size, generator), self.distortions, generator)
-        mask = self.masks.draw(size, generator).to(image.device)
-        return image, blend(image, texture.to(image.device), mask, uniform(generator, *self.opacity)), mask
+        return image, *self.defects.spoil(image, generator)
 
 
 def _draw(layer: nn.Module) -> None:

@@ -12,79 +12,61 @@ anomalies, cleans the maps and gives the score. Ours is the rest:
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from ad_bench.contract import Batch, Inputs, Method, Prediction, Run, TrainSet
-from ad_bench.parts.backbone import Backbone
-from ad_bench.parts.blend import blend
-from ad_bench.parts.chance import happens, uniform
-from ad_bench.parts.distort import distorted
+from ad_bench.parts.defects import TextureDefects
 from ad_bench.parts.losses import focal
 from ad_bench.parts.maps import upsample, worst_pixel
 from ad_bench.parts.optimize import optimize
-from ad_bench.parts.pairs import Optimizers, Pairs
-from ad_bench.parts.perlin import PerlinMasks
-from ad_bench.parts.selection import hold_out
-from ad_bench.parts.textures import Textures
+from ad_bench.parts.pairs import Pairs
 from ad_bench.parts.unet import UNet
 
 
 class RSTDN(Method):
     """Two frozen teachers, a student of each, and a U-Net on their distances.
 
-    base: channels of the U-Net at full size. textures: None or a folder, see `Textures`.
+    base: channels of the U-Net at full size. The recipe is the U-Net's; the students' is that of `pairs`.
     """
 
     def __init__(
         self,
-        first: Backbone,
-        second: Backbone,
-        bottleneck: float | None,
-        validation: float,
+        pairs: Pairs,
+        base: int,
+        defects: TextureDefects,
+        absolute: float,
         epochs: int,
         batch_size: int,
-        optimizer: Optimizers,
-        rebuilding: Optimizers,
-        base: int,
-        textures: str | None,
-        distortions: int,
-        anomalous: float,
-        masks: PerlinMasks,
-        opacity: tuple[float, float],
-        absolute: float,
-        cleaning_epochs: int,
-        cleaning_batch: int,
-        cleaning: Optimizers,
+        optimizer: Callable[[list[nn.Parameter]], Optimizer],
     ):
         super().__init__()
-        self.pairs, self.validation = Pairs(first, second, bottleneck), validation
-        self.recipe: dict[str, Any] = {"epochs": epochs, "batch_size": batch_size}
-        self.recipe |= {"optimizer": optimizer, "rebuilding": rebuilding}
+        self.pairs = pairs
         halves = [4 * base, 2 * base, base]
-        self.cleaner = UNet(2 * len(first.layers), 2, [*halves[::-1], 8 * base], halves, halves, skips=True)
-        self.textures, self.distortions, self.anomalous = Textures(textures), distortions, anomalous
-        self.masks, self.opacity, self.absolute = masks, opacity, absolute
-        self.last: dict[str, Any] = {"epochs": cleaning_epochs, "batch_size": cleaning_batch}
-        self.last |= {"optimizer": cleaning}
+        self.cleaner = UNet(
+            2 * len(pairs.first.layers), 2, [*halves[::-1], 8 * base], halves, halves, skips=True
+        )
+        self.defects, self.absolute = defects, absolute
+        self.recipe: dict[str, Any] = {"epochs": epochs, "batch_size": batch_size, "optimizer": optimizer}
 
     def fit(self, train: TrainSet, run: Run) -> None:
         """Train both students, then, on their maps of spoilt images, the network that cleans them."""
-        run.note(textures=str(self.textures))
+        run.note(textures=str(self.defects.textures))
         generator = run.generator("anomalies")
-        seen, held = hold_out(train, self.validation, run.generator("validation"))
-        self.pairs.learn(seen, held, run, **self.recipe)
+        self.pairs.learn(train, run)
         self.pairs.eval()
 
         def loss(batch: Batch) -> Tensor:
-            made = [self.spoil(image, generator) for image in batch.images]
+            made = [self.defects.spoil(image, generator) for image in batch.images]
             images, masks = (torch.stack(column) for column in zip(*made, strict=True))
             return self.loss(images, masks)
 
-        optimize(loss, self.cleaner.parameters(), train, run, **self.last)
+        optimize(loss, self.cleaner.parameters(), train, run, **self.recipe)
 
     def predict(self, inputs: Inputs) -> Prediction:
         """The probability of a defect at every pixel; an image scores as its worst pixel."""
@@ -105,12 +87,3 @@ class RSTDN(Method):
             size = cast(tuple[int, int], tuple(levels[0].shape[-2:]))
             distances = torch.stack([upsample(level, size) for level in levels], 1)
         return self.cleaner(distances).softmax(1)
-
-    def spoil(self, image: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """One image -> it with a defect, or as it is, and the mask (H, W) bool."""
-        size = (image.shape[1], image.shape[2])
-        if not happens(generator, self.anomalous):
-            return image, torch.zeros(size, dtype=torch.bool, device=image.device)
-        texture = distorted(self.textures.draw(size, generator), self.distortions, generator)
-        mask = self.masks.draw(size, generator).to(image.device)
-        return blend(image, texture.to(image.device), mask, uniform(generator, *self.opacity)), mask

@@ -11,39 +11,24 @@ through attention on the teacher's, and that six maps make the result. Ours is t
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import cast
 
 from ad_bench.contract import Inputs, Method, Prediction, Run, TrainSet
-from ad_bench.parts.backbone import Backbone
 from ad_bench.parts.maps import upsample, worst_pixel
 from ad_bench.parts.matching import multiplied
-from ad_bench.parts.pairs import Optimizers, Pairs
-from ad_bench.parts.selection import hold_out
+from ad_bench.parts.pairs import Pairs
 
 
 class RSTPM(Method):
-    """Two frozen teachers, `first` and `second`; a student of each learns."""
+    """Two frozen teachers; a student of each learns."""
 
-    def __init__(
-        self,
-        first: Backbone,
-        second: Backbone,
-        bottleneck: float | None,
-        validation: float,
-        epochs: int,
-        batch_size: int,
-        optimizer: Optimizers,
-        rebuilding: Optimizers,
-    ):
+    def __init__(self, pairs: Pairs):
         super().__init__()
-        self.pairs, self.validation = Pairs(first, second, bottleneck), validation
-        self.recipe: dict[str, Any] = {"epochs": epochs, "batch_size": batch_size}
-        self.recipe |= {"optimizer": optimizer, "rebuilding": rebuilding}
+        self.pairs = pairs
 
     def fit(self, train: TrainSet, run: Run) -> None:
         """Train both students; held-out normal images choose the epoch."""
-        seen, held = hold_out(train, self.validation, run.generator("validation"))
-        self.pairs.learn(seen, held, run, **self.recipe)
+        self.pairs.learn(train, run)
 
     def predict(self, inputs: Inputs) -> Prediction:
         """The product of the six maps; an image scores as its worst pixel."""

@@ -14,12 +14,12 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from ad_bench.contract import Run
+from ad_bench.contract import Run, TrainSet
 from ad_bench.errors import UsageError
 from ad_bench.parts.backbone import Backbone
 from ad_bench.parts.matching import multiplied, unit_distance
 from ad_bench.parts.reverse import Block
-from ad_bench.parts.selection import Best, Images
+from ad_bench.parts.selection import Best, Images, hold_out
 from ad_bench.parts.student import Student
 
 Optimizers = Callable[[list[nn.Parameter]], Optimizer]
@@ -66,10 +66,22 @@ class Rebuilder(nn.Module):
 class Pairs(nn.Module):
     """`first` and the student that imitates it, `second` and the student that rebuilds it; teachers stay.
 
+    A share `validation` of the images is held out while the students learn, and chooses their epoch.
+    optimizer: of the first student; rebuilding: of the second.
     Raises UsageError for teachers whose levels do not lie side by side, each half as wide as the one before.
     """
 
-    def __init__(self, first: Backbone, second: Backbone, bottleneck: float | None):
+    def __init__(
+        self,
+        first: Backbone,
+        second: Backbone,
+        bottleneck: float | None,
+        validation: float,
+        epochs: int,
+        batch_size: int,
+        optimizer: Optimizers,
+        rebuilding: Optimizers,
+    ):
         super().__init__()
         halving = all(deep == 2 * fine for fine, deep in itertools.pairwise(second.strides))
         if first.strides != second.strides or not halving:
@@ -80,6 +92,8 @@ class Pairs(nn.Module):
         self.first, self.second = first, second
         self.student = Student(first)
         self.rebuilder = Rebuilder(first, second.channels, bottleneck)
+        self.validation, self.epochs, self.batch_size = validation, epochs, batch_size
+        self.optimizer, self.rebuilding = optimizer, rebuilding
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """(B, 3, H, W) -> of each level (B, h, w) in [0, 4]: distances of the first pair, then the second."""
@@ -89,39 +103,31 @@ class Pairs(nn.Module):
         pairs += zip(other, self.rebuilder(images, other), strict=True)
         return [unit_distance(known, learnt) for known, learnt in pairs]
 
-    def learn(
-        self,
-        seen: Images,
-        held: Images,
-        run: Run,
-        epochs: int,
-        batch_size: int,
-        optimizer: Optimizers,
-        rebuilding: Optimizers,
-    ) -> None:
-        """Train both students on `seen`; the epoch of the lowest map of `held` is kept, or the last one."""
+    def learn(self, train: TrainSet, run: Run) -> None:
+        """Train both students; the epoch of the lowest map of held-out images is kept, else the last one."""
+        seen, held = hold_out(train, self.validation, run.generator("validation"))
         order, best = run.generator("order"), Best(nn.ModuleList([self.student, self.rebuilder]))
-        steps = optimizer(list(self.student.parameters()))
-        others = rebuilding(list(self.rebuilder.parameters()))
-        for epoch in run.epochs(epochs, {"optimizer": steps, "rebuilding": others, "best": best}):
+        steps = self.optimizer(list(self.student.parameters()))
+        others = self.rebuilding(list(self.rebuilder.parameters()))
+        for epoch in run.epochs(self.epochs, {"optimizer": steps, "rebuilding": others, "best": best}):
             self.train()
-            for images in seen.batches(batch_size, order):
+            for images in seen.batches(self.batch_size, order):
                 steps.zero_grad(set_to_none=True)
                 others.zero_grad(set_to_none=True)
                 run.loss(torch.stack([level.mean() for level in self(images)]).sum()).backward()
                 steps.step()
                 others.step()
             if len(held):
-                best.offer(self.error(held, batch_size), epoch)
+                best.offer(self.error(held), epoch)
         best.restore()
         if best.epoch >= 0:
             run.note(validation_images=len(held), chosen_epoch=best.epoch + 1)
 
     @torch.no_grad()
-    def error(self, held: Images, batch_size: int) -> float:
+    def error(self, held: Images) -> float:
         """The mean of the held-out images' maps, all levels multiplied."""
         self.eval()
         total = sum(
-            float(multiplied(self(images)).mean()) * len(images) for images in held.batches(batch_size)
+            float(multiplied(self(images)).mean()) * len(images) for images in held.batches(self.batch_size)
         )
         return total / len(held)

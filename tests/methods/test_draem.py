@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ad_bench.contract import Inputs, Run
 from ad_bench.methods.draem import DRAEM
+from ad_bench.parts.defects import TextureDefects
 from ad_bench.parts.losses import focal
 from ad_bench.parts.perlin import PerlinMasks, noise
 from ad_bench.parts.similarity import ssim
@@ -23,13 +24,9 @@ FIXTURE = Path(__file__).parent / "fixtures" / "draem.npz"
 SETTINGS: dict[str, Any] = {
     "base": 4,
     "base_discriminative": 4,
-    "textures": None,
-    "distortions": 3,
-    "anomalous": 0.5,
     "turned": 0.3,
     "rotation": 90,
-    "masks": PerlinMasks((0, 5), 90, 0.5),
-    "opacity": [0.2, 1.0],
+    "defects": TextureDefects(None, 3, 0.5, PerlinMasks((0, 5), 90, 0.5), (0.2, 1.0)),
     "window": 21,
     "epochs": 2,
     "batch_size": 8,

@@ -10,6 +10,7 @@ import torch
 from ad_bench.contract import Inputs, Run
 from ad_bench.methods.rstpm import RSTPM
 from ad_bench.parts.backbone import Backbone
+from ad_bench.parts.pairs import Pairs
 from tests import tiny
 
 SGD, ADAM = partial(torch.optim.SGD, lr=0.1, momentum=0.9), partial(torch.optim.Adam, lr=1e-3)
@@ -18,7 +19,7 @@ SGD, ADAM = partial(torch.optim.SGD, lr=0.1, momentum=0.9), partial(torch.optim.
 def model(epochs: int = 1, validation: float = 0.2) -> RSTPM:
     torch.manual_seed(0)
     first, second = (Backbone("test_resnet.adbench", [1, 2, 3], "bundled") for _ in range(2))
-    return RSTPM(first, second, None, validation, epochs, 4, SGD, ADAM)
+    return RSTPM(Pairs(first, second, None, validation, epochs, 4, SGD, ADAM))
 
 
 def test_the_map_is_the_product_of_all_six(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,22 +13,20 @@ from ad_bench.errors import UsageError
 from ad_bench.parts.backbone import Backbone
 from ad_bench.parts.matching import unit_distance
 from ad_bench.parts.pairs import Pairs, Rebuilder
-from ad_bench.parts.selection import Images
 from tests import tiny
 
 NAME = "test_resnet.r160_in1k"
 SGD, ADAM = partial(torch.optim.SGD, lr=0.1), partial(torch.optim.Adam, lr=1e-3)
 
 
-def pairs(second: str = "resnet18.tv_in1k") -> Pairs:
+def pairs(validation: float = 0.2, epochs: int = 1, batch_size: int = 4) -> Pairs:
     torch.manual_seed(0)
-    return Pairs(Backbone(NAME, [1, 2, 3], "random"), Backbone(second, [1, 2, 3], "random"), None)
+    teachers = (Backbone(name, [1, 2, 3], "random") for name in (NAME, "resnet18.tv_in1k"))
+    return Pairs(*teachers, None, validation, epochs, batch_size, SGD, ADAM)  # type: ignore[arg-type, misc]
 
 
-def images(count: int, seed: int = 0) -> Images:
-    return Images(
-        (tiny.textures(max(count, 1), seed=seed)[:count] * 255).round().to(torch.uint8), torch.device("cpu")
-    )
+def images(count: int) -> tiny.TensorTrainSet:
+    return tiny.TensorTrainSet(tiny.textures(count))
 
 
 def test_six_maps_of_two_pairs() -> None:
@@ -65,11 +63,11 @@ def test_the_teachers_features_pass_by_attention_alone() -> None:
 
 
 def test_both_students_learn_and_no_teacher() -> None:
-    both, run = pairs(), Run()
+    both, run = pairs(0.25, 8, 3), Run()
     before = {key: value.clone() for key, value in both.state_dict().items()}
     losses: list[float] = []
     run.loss = lambda value: losses.append(value.item()) or value  # type: ignore[method-assign, func-returns-value]
-    both.learn(images(6), images(2, seed=1), run, 8, 3, SGD, ADAM)
+    both.learn(images(8), run)
     assert sum(losses[-4:]) < 0.8 * sum(losses[:4])
     after = both.state_dict()
     for part, learns in (("first.", False), ("second.", False), ("student.", True), ("rebuilder.", True)):
@@ -85,7 +83,7 @@ def test_both_students_learn_and_no_teacher() -> None:
 def test_the_epoch_of_the_lowest_map_is_kept(
     errors: list[float], chosen: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    both, run, notes, states = pairs(), Run(), {}, []  # type: ignore[var-annotated]
+    both, run, notes, states = pairs(epochs=3), Run(), {}, []  # type: ignore[var-annotated]
     run.note = notes.update  # type: ignore[method-assign, assignment]
 
     def error(*_: object) -> float:
@@ -93,22 +91,22 @@ def test_the_epoch_of_the_lowest_map_is_kept(
         return errors[len(states) - 1]
 
     monkeypatch.setattr(both, "error", error)
-    both.learn(images(4), images(2), run, 3, 4, SGD, ADAM)
+    both.learn(images(6), run)
     assert notes == {"validation_images": 2, "chosen_epoch": chosen}
     assert torch.equal(both.rebuilder.ends[0].weight, states[chosen - 1])
 
 
 def test_without_held_out_images_the_last_epoch_is_kept() -> None:
-    both, run, notes = pairs(), Run(), {}  # type: ignore[var-annotated]
+    both, run, notes = pairs(validation=0), Run(), {}  # type: ignore[var-annotated]
     run.note = notes.update  # type: ignore[method-assign, assignment]
-    both.learn(images(2), images(0), run, 1, 2, SGD, ADAM)
+    both.learn(images(2), run)
     assert notes == {}
 
 
 def test_teachers_whose_levels_differ_are_refused() -> None:
-    first = Backbone(NAME, [1, 2], "random")
+    first, rest = Backbone(NAME, [1, 2], "random"), (None, 0.2, 1, 4, SGD, ADAM)
     with pytest.raises(UsageError, match=r"strides \[4, 8\], 'test_resnet.r160_in1k' \[8, 16\]"):
-        Pairs(first, Backbone(NAME, [2, 3], "random"), None)
+        Pairs(first, Backbone(NAME, [2, 3], "random"), *rest)
     skipping = Backbone(NAME, [1, 3], "random")
     with pytest.raises(UsageError, match="each half as wide as the one before"):
-        Pairs(skipping, skipping, None)
+        Pairs(skipping, skipping, *rest)
