@@ -32,8 +32,9 @@ from ad_bench.parts.finetuned import Finetuned
 from ad_bench.parts.gaussian import PositionGaussian
 from ad_bench.parts.maps import upsample_and_blur, worst_pixel
 from ad_bench.parts.pool import Pool
+from ad_bench.parts.siamese import head
 from ad_bench.parts.similarity import cosine_distance
-from ad_bench.parts.spatial_transformer import SpatialTransformer, inverse, warp
+from ad_bench.parts.spatial_transformer import SpatialTransformer, align, brought_back
 
 
 class RegAD(Method):
@@ -57,7 +58,7 @@ class RegAD(Method):
         self.features = Finetuned(backbone)
         pairs = zip(backbone.channels, grids, strict=True)
         self.transformers = nn.ModuleList(SpatialTransformer(channels, grid) for channels, grid in pairs)
-        self.encoder, self.predictor = _head(backbone.channels[-1], 3), _head(backbone.channels[-1], 2)
+        self.encoder, self.predictor = head(backbone.channels[-1], 3), head(backbone.channels[-1], 2)
         self.epochs, self.batch_size, self.optimizer, self.sigma = epochs, batch_size, optimizer, sigma
         self.gaussian = PositionGaussian(eps)
 
@@ -136,20 +137,5 @@ class RegAD(Method):
 
         Images are seen as they are, in [0, 1]: the reference does not normalise them.
         """
-        maps, undo, places = images, [], []
-        for stage, transformer in zip(self.features.stages, self.transformers, strict=True):
-            maps, theta = transformer(stage(maps))
-            undo.append(inverse(theta.detach()))
-            back = maps.detach()
-            for one in reversed(undo):
-                back = warp(back, one)
-            places.append(back)
-        return maps, places
-
-
-def _head(width: int, depth: int) -> nn.Sequential:
-    """`depth` convolutions of single positions, norm and ReLU between them."""
-    layers: list[nn.Module] = []
-    for _ in range(depth - 1):
-        layers += [nn.Conv2d(width, width, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
-    return nn.Sequential(*layers, nn.Conv2d(width, width, 1, bias=False))
+        levels, thetas = align(self.features.stages, self.transformers, images)
+        return levels[-1], [brought_back(level, thetas[: i + 1]) for i, level in enumerate(levels)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -52,6 +54,28 @@ def warp(maps: Tensor, theta: Tensor) -> Tensor:
     """(B, C, h, w) seen through (B, 2, 3), in units of half the map; bilinear, mirrored at the edges."""
     grid = F.affine_grid(theta, list(maps.shape), align_corners=False)
     return F.grid_sample(maps, grid, padding_mode="reflection", align_corners=False)
+
+
+def align(
+    stages: Iterable[Callable[[Tensor], Tensor]],
+    transformers: Iterable[Callable[[Tensor], tuple[Tensor, Tensor]]],
+    maps: Tensor,
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Each stage's maps (B, C, h, w), transformed, which is what the next stage sees; each (B, 2, 3)."""
+    levels, thetas = [], []
+    for stage, transformer in zip(stages, transformers, strict=True):
+        maps, theta = transformer(stage(maps))
+        levels.append(maps)
+        thetas.append(theta)
+    return levels, thetas
+
+
+def brought_back(maps: Tensor, thetas: Sequence[Tensor]) -> Tensor:
+    """(B, C, h, w), after the transformations (B, 2, 3) one by one -> where it was before. No gradient."""
+    maps = maps.detach()
+    for theta in reversed(thetas):
+        maps = warp(maps, inverse(theta.detach()))
+    return maps
 
 
 def inverse(theta: Tensor) -> Tensor:

@@ -5,7 +5,14 @@ import math
 import torch
 import torch.nn.functional as F
 
-from ad_bench.parts.spatial_transformer import SpatialTransformer, inverse, rotation_scale, warp
+from ad_bench.parts.spatial_transformer import (
+    SpatialTransformer,
+    align,
+    brought_back,
+    inverse,
+    rotation_scale,
+    warp,
+)
 
 
 def smooth(size: int = 48) -> torch.Tensor:
@@ -72,3 +79,28 @@ def test_any_size_is_pooled_to_the_grid() -> None:
     looked = layer.look[:-1](torch.rand(1, 3, 14, 14))
     assert looked.shape[-2:] == (4, 4)
     torch.testing.assert_close(layer.look[-1](looked), looked)
+
+
+def test_each_stage_sees_what_was_transformed_before_it() -> None:
+    """Two quarter turns, a shift of the values between them; and back again."""
+
+    def turn(maps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        theta = rotation_scale(numbers(math.pi / 2), numbers(1.0), numbers(1.0))
+        return warp(maps, theta), theta
+
+    maps = torch.rand(1, 2, 8, 8)
+    levels, thetas = align([lambda one: one, lambda one: one + 1], [turn, turn], maps)
+    torch.testing.assert_close(levels[0], maps.rot90(1, (2, 3)), atol=1e-5, rtol=0)
+    torch.testing.assert_close(levels[1], maps.rot90(2, (2, 3)) + 1, atol=1e-5, rtol=0)
+    torch.testing.assert_close(brought_back(levels[1], thetas), maps + 1, atol=1e-5, rtol=0)
+    assert torch.equal(brought_back(maps, []), maps)
+
+
+def test_the_last_transformation_is_undone_first() -> None:
+    turn = rotation_scale(numbers(0.5, 0.5), numbers(1.0, 1.0), numbers(1.0, 1.0))
+    stretch = rotation_scale(numbers(0.0, 0.0), numbers(1.0, 1.0), numbers(0.7, 0.7))
+    inner = (..., slice(18, -18), slice(18, -18))
+    seen = warp(warp(smooth(), turn), stretch)
+    right, wrong = brought_back(seen, [turn, stretch]), brought_back(seen, [stretch, turn])
+    torch.testing.assert_close(right[inner], smooth()[inner], atol=0.04, rtol=0)
+    assert (wrong[inner] - smooth()[inner]).abs().max() > 0.1
