@@ -149,7 +149,7 @@ leaves FILE.training, and the same command goes on. FILE.json says what FILE was
 With FILE called wide_resnet50_2.spd.safetensors, in the folder that ADBENCH_WEIGHTS names:
   adbench run -m method=spd_patchcore,spd_padim dataset=mvtec
 With any name, for the network that it is of:
-  adbench run method=spd_patchcore backbone=resnet18 backbone.weights=FILE variant="SPD (short fine-tune)"
+  adbench run method=spd_patchcore backbone=resnet18 backbone.weights=FILE "variant='SPD (short fine-tune)'"
 """
 
 LIST_HELP = """\

@@ -164,10 +164,17 @@ def _suite_runs(name: str, config_dirs: Sequence[Path]) -> list[list[str]]:
 
 
 def _suite_methods(run: Mapping[str, Any], config_dirs: Sequence[Path]) -> Sequence[str]:
-    """`method`: those listed, or all; `taxonomy` in its place: all of those families, a user's own too."""
-    known = options("method", config_dirs)
+    """`method`: those listed, or all; `taxonomy` in its place: all of those families, a user's own too.
+
+    A YAML with `suites: named` joins where it is listed alone: it waits for weights that nobody published.
+    """
+    if "taxonomy" not in run and run["method"] != "all":
+        return run["method"]
+    known = [
+        name for name in options("method", config_dirs) if _stated(name, "suites", config_dirs) != "named"
+    ]
     if "taxonomy" not in run:
-        return list(known) if run["method"] == "all" else run["method"]
+        return known
     return [name for name in known if _stated(name, "taxonomy", config_dirs) in run["taxonomy"]]
 
 

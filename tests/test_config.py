@@ -198,6 +198,17 @@ def test_a_suite_of_families_takes_a_users_method_too(tmp_path: Path) -> None:
     assert not {"mean_image", "draem", "softpatch"} & found
 
 
+def test_a_method_without_published_weights_joins_a_suite_where_it_is_named(tmp_path: Path) -> None:
+    (tmp_path / "suite").mkdir()
+    (tmp_path / "suite" / "mine.yaml").write_text(
+        "runs:\n  - method: all\n    dataset: [mvtec]\n"
+        "  - method: [spd_padim]\n    dataset: [mtd]\n    overrides: [backbone=bundled]\n"
+    )
+    found = config.choices(["suite=mine"], [tmp_path])
+    assert {c.dataset for c in found if c.method.startswith("spd_")} == {"mtd"}
+    assert {"patchcore", "mspb", "mean_image"} <= {c.method for c in found}
+
+
 def test_method_and_dataset_choose_among_the_runs_of_a_suite() -> None:
     found = config.choices(["suite=demo", "method=padim,random", "dataset=synthetic"])
     assert {c.method for c in found} == {"padim", "random"}

@@ -1,0 +1,1 @@
+"""Weights for backbones, learnt before any product is inspected: `adbench pretrain`."""
