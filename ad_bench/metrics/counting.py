@@ -32,7 +32,7 @@ _EACH = 16  # pixels for each defect score, below which counting costs more than
 _LOOK, _PART, _COMPARE, _SEARCH = 6.0, 3.0, 15.0, 60.0
 _TRIAL = 1 << 16  # numbers that are sorted to see how quickly this machine does
 _FAR = 1.25  # times as long for a step of a sort that leaves the cache
-_PLACE = 90.0  # nanoseconds to find a defect score among all that are sorted
+_PLACE = 40.0  # nanoseconds to find a defect score among all that are sorted
 
 
 class Shared:

@@ -23,6 +23,8 @@ from ad_bench.metrics.truth import PixelTruth
 Array = NDArray[Any]
 Gains = Sequence[NDArray[np.float64]]
 _SAMPLE = 1 << 15  # pixels that the grid is chosen by
+_STEP = 64  # sorted pixels, a power of two, between two that are bisected first
+_FEW = 1 << 16  # sorted pixels that the cache holds anyway
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,9 +146,10 @@ def _pooled(scores: Sequence[Array], truth: PixelTruth, kind: np.dtype[Any]) -> 
     """All pixels that count in one array."""
     pool = np.empty(_pixels(scores, truth), kind)
     end = 0
-    for block in blocks(scores, truth, kind):
-        pool[end : end + len(block)] = block
-        end += len(block)
+    for values, seen in zip(scores, truth.seen, strict=True):
+        flat = values.ravel() if seen is None else values.ravel()[seen]
+        pool[end : end + len(flat)] = flat
+        end += len(flat)
     return pool
 
 
@@ -202,11 +205,27 @@ def _sorted_places(pool: Array, positives: _Positives) -> tuple[NDArray[np.int64
     """How many of `pool`, which holds the positives and is sorted in place, are >= and > each of them."""
     pool.sort()
     rising = positives.rising
-    left = np.searchsorted(pool, rising)
+    left = _found(pool, rising)
     right = left + positives.hits  # where no negative has the same score
     tied = np.flatnonzero(pool.take(right, mode="clip") == rising)
     right[tied] = np.searchsorted(pool, rising[tied], side="right")
     return len(pool) - left, len(pool) - right
+
+
+def _found(pool: Array, rising: Array) -> NDArray[np.int64]:
+    """np.searchsorted(pool, rising) in half the time; no score is above the whole pool.
+
+    Every `_STEP`-th of the pool, which the cache holds, is bisected; the few between two of these are halved
+    for all scores at once.
+    """
+    if len(pool) < _FEW:
+        return np.searchsorted(pool, rising)
+    place = np.searchsorted(np.ascontiguousarray(pool[_STEP - 1 :: _STEP]), rising) * _STEP
+    step = _STEP
+    while step > 1:
+        step //= 2
+        place += step * (pool.take(place + (step - 1), mode="clip") < rising)
+    return place
 
 
 def _device_places(
