@@ -382,14 +382,26 @@ def run(argv: Sequence[str]) -> int:
     chosen = config.choices(words.overrides, words.config_dirs, bool(words.flags & {"-m", "--multirun"}))
     from ad_bench.runner.plan import make_plan
 
-    plan = make_plan(chosen)
+    dry = "--dry-run" in words.flags
+    plan = make_plan(chosen, complete=not dry)
     from ad_bench.runner import sweep
 
-    if "--dry-run" in words.flags:
+    if dry:
         sweep.print_plan(plan)
+        _complete(plan.lacking)
         return DONE
     command = sweep.Command(tuple(words.overrides), tuple(words.config_dirs))
     return SOME_FAILED if sweep.run_plan(plan, command) else DONE
+
+
+def _complete(lacking: str) -> None:
+    """Raise UsageError where a plan that was shown lacks weights."""
+    if lacking:
+        from ad_bench.errors import UsageError
+
+        raise UsageError(
+            f"methods whose weights are missing are not among them; a run would not start:\n{lacking}"
+        )
 
 
 def _stoppable() -> None:
@@ -423,6 +435,7 @@ def status(argv: Sequence[str]) -> int:
 
         shown = status_view.watch if "--watch" in words.flags else status_view.print_status
         shown(found, others, Console())
+    _complete(found.lacking)
     return SOME_FAILED if found.failed else DONE
 
 

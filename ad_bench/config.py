@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import itertools
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +47,10 @@ NO_VARIANT = (
     ),
     *("dataset.root", "dataset.id"),
 )
+
+
+class SeveralBackbones(UsageError):
+    """One backbone is asked for where a method has several."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +95,7 @@ def choices(
 
     Commas in `category` and `seed` always make cells; elsewhere they sweep, which needs `multirun`.
     `suite=NAME` stands for the runs that conf/suite/NAME.yaml lists; `method=` and `dataset=` choose among
-    them. Raises UsageError.
+    them, and methods of several backbones are left out, and named, where one is asked for. Raises UsageError.
     """
     config_dirs = [_config_dir(folder) for folder in config_dirs]
     words, suite = _take(overrides, "suite")
@@ -99,7 +105,7 @@ def choices(
         runs = _suite_runs(suite, config_dirs)
         for key, named in (("method", method), ("dataset", dataset)):
             runs = _chosen(runs, suite, key, named)
-        return [choice for run in runs for choice in choices([*run, *words], config_dirs, multirun=True)]
+        return _of_suite(suite, [[*run, *words] for run in runs], config_dirs)
     words, category = _take(words, "category")
     words, seed = _take(words, "seed")
     categories = () if category is None else tuple(filter(None, _listed(category)))
@@ -110,6 +116,27 @@ def choices(
         _compose_choice(combination, config_dirs) for combination in _sweep(words, config_dirs, multirun)
     )
     return [replace(choice, categories=categories, seeds=seeds) for choice in composed]
+
+
+def _of_suite(suite: str, runs: Sequence[list[str]], config_dirs: Sequence[Path]) -> list[Choice]:
+    found, left_out = [], []
+    for run in runs:
+        try:
+            found += choices(run, config_dirs, multirun=True)
+        except SeveralBackbones:
+            if len(runs) == 1:
+                raise
+            left_out.append(_take(run, "method")[1] or "")
+    if left_out:
+        names = ", ".join(dict.fromkeys(left_out))
+        _remark(f"suite={suite} without {names}: they have several backbones, which no single one replaces")
+    return found
+
+
+@cache
+def _remark(text: str) -> None:
+    """Said once, also where a command plans again and again."""
+    print(f"adbench: {text}", file=sys.stderr)
 
 
 def _config_dir(folder: Path) -> Path:
@@ -546,7 +573,7 @@ def replace_backbone(config: DictConfig, words: Sequence[str] = ()) -> None:
     if not nodes or (wanted.name is None and wanted.weights is None):
         return
     if len(nodes) > 1 and wanted.name is not None and not config.runtime.quick:
-        raise UsageError(
+        raise SeveralBackbones(
             f"this method has {len(nodes)} backbones; set them one by one (adbench show lists them)"
         )
     for node in nodes:

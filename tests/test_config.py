@@ -198,6 +198,17 @@ def test_a_suite_of_families_takes_a_users_method_too(tmp_path: Path) -> None:
     assert not {"mean_image", "draem", "softpatch"} & found
 
 
+def test_one_backbone_for_a_suite_leaves_out_methods_of_several(capsys: pytest.CaptureFixture[str]) -> None:
+    config._remark.cache_clear()
+    found = {choice.method for choice in config.choices(["suite=feature_embedding", "backbone=resnet18"])}
+    assert {"patchcore", "stfpm", "csflow"} <= found
+    assert not {"patchcore_ensemble", "rstpm"} & found
+    said = capsys.readouterr().err
+    assert [name for name in ("patchcore_ensemble", "rstpm", "several backbones") if name not in said] == []
+    with pytest.raises(UsageError, match="set them one by one"):  # named alone it is not what was asked for
+        config.choices(["suite=feature_embedding", "method=rstpm", "backbone=resnet18"])
+
+
 def test_a_method_without_published_weights_joins_a_suite_where_it_is_named(tmp_path: Path) -> None:
     (tmp_path / "suite").mkdir()
     (tmp_path / "suite" / "mine.yaml").write_text(

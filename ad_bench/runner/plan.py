@@ -86,6 +86,9 @@ class Plan:
 
     fits: list[Fit] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)  # categories that the disk lacks, as data set/category
+    lacking: str = (
+        ""  # which weights are nowhere and what to do; the methods that need them have no fits here
+    )
 
     @property
     def cells(self) -> list[Cell]:
@@ -93,23 +96,42 @@ class Plan:
         return [cell for fit in self.fits for cell in fit.cells]
 
 
-def make_plan(choices: Sequence[Choice]) -> Plan:
+def make_plan(choices: Sequence[Choice], complete: bool = True) -> Plan:
     """Look at the disk: data, weights, records. Every problem is found now, before hours are spent.
 
-    Raises UsageError, listing all that is missing, before anything runs.
+    Raises UsageError, listing all that is missing, before anything runs; of weights only where the plan is to
+    be `complete`: a look at what there is to do can be had without them.
     """
     plan, problems, seen = Plan(), [], _Seen()
+    without: dict[str, list[str]] = {}  # weights that are missing -> methods
     with no_collecting():
         for choice in choices:
             try:
                 _add(plan, choice, seen)
+            except WeightsError as error:
+                without.setdefault(str(error), []).append(choice.method)
             except AdbenchError as error:
                 text = str(error)
                 if text not in problems:
                     problems.append(text)
+    plan.lacking = _told(without)
+    if plan.lacking and complete:
+        problems.append(plan.lacking)
     if problems:
         raise UsageError("\n".join(problems))
     return plan
+
+
+def _told(without: Mapping[str, Sequence[str]]) -> str:
+    """What is wrong with weights, by text the methods. The long part, where they were sought, stands once."""
+    if len(without) < 2:
+        return "\n".join(without)
+    lines, sought = [], ""
+    for text, methods in without.items():
+        what, looked, places = text.partition(". Looked for")
+        lines.append(f"{what} ({', '.join(dict.fromkeys(methods))})")
+        sought = "Looked for, here for the last of them" + places if looked else sought
+    return "\n".join([*lines, *filter(None, [sought])])
 
 
 class _Seen:

@@ -70,6 +70,7 @@ class Status:
         config_dirs: Sequence[Path] = (),
     ) -> None:
         self.results, self.sweep, self.missing = results, sweep, list(plan.missing)
+        self.lacking = plan.lacking  # weights; the methods that need them have no cells here
         self.words, self.config_dirs = tuple(words), tuple(config_dirs)
         self.since = sweep.started.replace(microsecond=0) if sweep else None  # records count whole seconds
         again = [word.partition("=")[2] for word in words if word.startswith("rerun=")]
@@ -276,7 +277,7 @@ def _plan(words: Sequence[str], config_dirs: Sequence[Path]) -> tuple[Plan, Path
     named = [word for word in words if not word.startswith("rerun=")]
     with records.no_collecting():
         chosen = config.choices([*named, "rerun=never"], config_dirs, multirun=True)
-        return make_plan(chosen), Path(chosen[0].config.paths.results)
+        return make_plan(chosen, complete=False), Path(chosen[0].config.paths.results)
 
 
 def plan_again(sweep: Sweep, results: Path) -> Plan:

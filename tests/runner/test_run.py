@@ -78,6 +78,22 @@ def test_the_same_run_gives_the_same_numbers_with_and_without_the_store(
     assert len(list(tmp_path.rglob("record.json"))) == 8
 
 
+def test_a_look_without_the_weights_shows_the_rest_and_says_what_is_missing(
+    adbench: Call, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    words = ("-m", "method=random,pni", "dataset=mvtec", "category=bottle")
+    for look in (("run", *words, "--dry-run"), ("status", *words), ("status", *words, "--table")):
+        answer = adbench(*look)
+        assert answer.returncode == 2
+        assert "random" in answer.stdout
+        assert "no weights for 'wide_resnet101_2.tv_in1k'" in answer.stderr
+    answer = adbench("run", *words)
+    assert answer.returncode == 2
+    assert not answer.stdout
+    assert not list(data.parent.parent.rglob("record.json"))
+
+
 def test_a_moved_and_touched_data_set_has_the_same_fingerprint(
     adbench: Call, data: Path, tmp_path: Path
 ) -> None:
