@@ -24,6 +24,12 @@ class Inputs(NamedTuple):
     category: tuple[str, ...] = ()  # length B; blank strings unless the YAML's `needs` names `category`
     extra: Mapping[str, Tensor] = {}  # what some data sets add: depth, points, templates
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """(H, W) of the images."""
+        height, width = self.images.shape[-2:]
+        return height, width
+
 
 class Prediction(NamedTuple):
     """Higher is more anomalous, in any finite range."""

@@ -70,7 +70,7 @@ class AContrario(Method):
             for image in inputs.images
         ]
         maps = -torch.stack([torch.from_numpy(one) for one in found]).to(inputs.images)
-        wide = F.interpolate(maps[:, None], size=inputs.images.shape[-2:], mode="nearest")[:, 0]
+        wide = F.interpolate(maps[:, None], size=inputs.size, mode="nearest")[:, 0]
         return Prediction(worst_pixel(maps), wide)
 
     def squares(self, image: Tensor) -> Tensor:

@@ -93,8 +93,7 @@ class AST(Method):
     def predict(self, inputs: Inputs) -> Prediction:
         """The distance at every position, bicubic in between; an image scores as its mean or its largest."""
         distance = self.distance(self.backbone(inputs.images)[0])
-        size = inputs.images.shape[-2:]
-        maps = F.interpolate(distance[:, None], size=size, mode="bicubic", align_corners=False)[:, 0]
+        maps = F.interpolate(distance[:, None], size=inputs.size, mode="bicubic", align_corners=False)[:, 0]
         return Prediction(distance.mean((1, 2)) if self.score == "mean" else worst_pixel(maps), maps)
 
     def distance(self, features: Tensor) -> Tensor:

@@ -89,8 +89,7 @@ class CFA(Method):
         rows = self.describe(self.backbone(inputs.images))
         distance = nearest(rows.flatten(0, 2), self.centres.points, self.attracted)[0].sqrt()
         scores = (F.softmin(distance, 1) * distance)[:, 0].view(rows.shape[:3])
-        size = cast(tuple[int, int], tuple(inputs.images.shape[-2:]))
-        maps = upsample_and_blur(scores, size, self.sigma)
+        maps = upsample_and_blur(scores, inputs.size, self.sigma)
         return Prediction(worst_pixel(maps), maps)
 
     def describe(self, levels: list[Tensor]) -> Tensor:

@@ -137,10 +137,10 @@ class CFlow(Method):
 
     def predict(self, inputs: Inputs) -> Prediction:
         """Minus the sum over levels of each position's likelihood, 1 where training was surest (Sec. 4.3)."""
-        size, maps = tuple(inputs.images.shape[-2:]), []
+        maps = []
         for level, peak in zip(self.likelihoods(inputs.images), self.peaks, strict=True):
             likelihood = torch.exp(level - peak)[:, None]
-            maps.append(F.interpolate(likelihood, size=size, mode="bilinear", align_corners=True)[:, 0])
+            maps.append(F.interpolate(likelihood, inputs.size, mode="bilinear", align_corners=True)[:, 0])
         anomaly = -torch.stack(maps).sum(0)
         return Prediction(worst_pixel(anomaly), anomaly)
 

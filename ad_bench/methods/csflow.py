@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -66,8 +65,7 @@ class CSFlow(Method):
     def predict(self, inputs: Inputs) -> Prediction:
         """Half the mean square of z over all scales; on the map that of the finest."""
         z, _ = self.flow(at_scales(self.backbone, inputs.images, self.scales))
-        size = cast(tuple[int, int], tuple(inputs.images.shape[-2:]))
-        return Prediction(together(z).square().mean(1) / 2, upsample(z[0].square().mean(1), size))
+        return Prediction(together(z).square().mean(1) / 2, upsample(z[0].square().mean(1), inputs.size))
 
 
 class CrossScale(nn.Module):

@@ -17,7 +17,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -103,8 +102,7 @@ class CutPaste(Method):
             (slope,) = torch.autograd.grad(scores.sum(), maps)
         maps = maps.detach()
         found = (slope.mean((2, 3), keepdim=True) * maps).sum(1).relu()
-        size = cast(tuple[int, int], tuple(inputs.images.shape[-2:]))
-        return Prediction(scores.detach(), upsample(found, size))
+        return Prediction(scores.detach(), upsample(found, inputs.size))
 
     def views(self, image: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         """One image, moved and jittered -> that, that with a pasted patch, that with a pasted scar."""

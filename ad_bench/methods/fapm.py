@@ -93,8 +93,7 @@ class FAPM(Method):
         maps = (
             total[..., 0].unflatten(3, (self.cells, self.cells)).transpose(2, 3).flatten(3, 4).flatten(1, 2)
         )
-        size = cast(tuple[int, int], tuple(inputs.images.shape[-2:]))
-        return Prediction(scores, upsample_and_blur(maps, size, self.sigma))
+        return Prediction(scores, upsample_and_blur(maps, inputs.size, self.sigma))
 
     def embed(self, images: Tensor) -> list[Tensor]:
         """(B, 3, H, W) -> both levels, averaged over 3 x 3 cells: (B, rows, columns, a region's cells, C)."""

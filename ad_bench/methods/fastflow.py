@@ -22,7 +22,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -84,8 +83,7 @@ class FastFlow(Method):
 
     def predict(self, inputs: Inputs) -> Prediction:
         """Minus the likelihood of each cell, mean over levels; in [-1, 0] for a standard base (Sec. 3.3)."""
-        size = cast(tuple[int, int], tuple(inputs.images.shape[-2:]))
-        anomaly = self.maps(self.backbone(inputs.images), size)
+        anomaly = self.maps(self.backbone(inputs.images), inputs.size)
         return Prediction(worst_pixel(anomaly), anomaly)
 
 

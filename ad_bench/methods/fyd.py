@@ -20,7 +20,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -93,8 +92,7 @@ class FYD(Method):
         """Mahalanobis distance at every position, brought back and smoothed; an image is as its worst."""
         features, thetas = self.embed(inputs.images)
         maps = brought_back(self.gaussian.distance_maps(features)[:, None], thetas)[:, 0]
-        size = cast(tuple[int, int], tuple(inputs.images.shape[-2:]))
-        maps = upsample_and_blur(maps, size, self.sigma)
+        maps = upsample_and_blur(maps, inputs.size, self.sigma)
         return Prediction(worst_pixel(maps), maps)
 
     def loss(self, batch: Batch) -> Tensor:

@@ -64,11 +64,10 @@ class GCPF(Method):
 
     def predict(self, inputs: Inputs) -> Prediction:
         """Distance to the nearest Gaussian of each level, enlarged, averaged and smoothed."""
-        size = cast(tuple[int, int], tuple(inputs.images.shape[-2:]))
         maps = []
         for level, mean, whitening in zip(self.rows(inputs.images), self.means, self.whitenings, strict=True):
             distance = distances(level.flatten(0, 2), cast(Bank, mean).points, cast(Bank, whitening).points)
-            maps.append(upsample_and_blur(distance.amin(1).view(level.shape[:3]), size, self.sigma))
+            maps.append(upsample_and_blur(distance.amin(1).view(level.shape[:3]), inputs.size, self.sigma))
         joined = torch.stack(maps).mean(0)
         return Prediction(worst_pixel(joined), joined)
 

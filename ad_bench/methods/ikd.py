@@ -12,7 +12,7 @@ Deviations from the reference:
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -74,8 +74,7 @@ class IKD(Method):
     def predict(self, inputs: Inputs) -> Prediction:
         """The levels' distances multiplied; an image scores as its worst pixel."""
         distances = [(known - learnt).square().sum(1) for known, learnt in self.levels(inputs.images)]
-        size = cast(tuple[int, int], tuple(inputs.images.shape[-2:]))
-        maps = upsample(torch.stack(distances).prod(0), size)
+        maps = upsample(torch.stack(distances).prod(0), inputs.size)
         return Prediction(worst_pixel(maps), maps)
 
     def loss(self, batch: Batch) -> Tensor:

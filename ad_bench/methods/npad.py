@@ -21,7 +21,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import product
-from typing import cast
 
 import torch
 from torch import Tensor
@@ -89,9 +88,8 @@ class NPad(Method):
     def predict(self, inputs: Inputs) -> Prediction:
         """Both distances added and smoothed; an image scores as its worst position."""
         mahalanobis, euclidean = self.distances(self.embed(inputs.images))
-        size = cast(tuple[int, int], tuple(inputs.images.shape[-2:]))
         maps = mahalanobis + self.weight * self.units.points * (euclidean - self.usual.points)
-        maps = upsample_and_blur(maps, size, self.sigma)
+        maps = upsample_and_blur(maps, inputs.size, self.sigma)
         return Prediction(worst_pixel(maps), maps)
 
     def embed(self, images: Tensor) -> Tensor:

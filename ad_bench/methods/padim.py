@@ -12,8 +12,6 @@ Deviations from [R]:
 
 from __future__ import annotations
 
-from typing import cast
-
 from torch import Tensor
 
 from ad_bench.contract import Inputs, Method, Prediction, Run, TrainSet
@@ -43,8 +41,7 @@ class PaDiM(Method):
     def predict(self, inputs: Inputs) -> Prediction:
         """Mahalanobis distance at every position, smoothed; an image scores as its worst one (Sec. III-C)."""
         maps = self.gaussian.distance_maps(self.embed(inputs.images))
-        size = cast(tuple[int, int], tuple(inputs.images.shape[-2:]))
-        maps = upsample_and_blur(maps, size, self.sigma)
+        maps = upsample_and_blur(maps, inputs.size, self.sigma)
         return Prediction(worst_pixel(maps), maps)
 
     def embed(self, images: Tensor) -> Tensor:

@@ -12,8 +12,6 @@ Deviations from the reference:
 
 from __future__ import annotations
 
-from typing import cast
-
 import torch
 from torch import Tensor, nn
 
@@ -84,8 +82,7 @@ class PatchCore(Method):
         if self.reweight is not None:
             row = worst.indices + torch.arange(len(scores), device=scores.device) * scores[0].numel()
             image_scores = self._reweighted(patches.flatten(0, 2)[row], index[row, 0])
-        size = cast(tuple[int, int], tuple(inputs.images.shape[-2:]))
-        return Prediction(image_scores, upsample_and_blur(scores, size, self.sigma))
+        return Prediction(image_scores, upsample_and_blur(scores, inputs.size, self.sigma))
 
     def embed(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) -> locally aggregated patch features (B, h, w, target_dim), h and w of level 1."""

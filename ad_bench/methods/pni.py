@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -160,7 +159,7 @@ class PNI(Method):
     def predict(self, inputs: Inputs) -> Prediction:
         """-log likelihood, the mean of both kinds; cells of the border repeat the next one within."""
         cells = torch.stack([self.surprise(one[None]) for one in self.embed(inputs.images)])
-        border, size = [self.patch_size // 2] * 4, cast(tuple[int, int], tuple(inputs.images.shape[-2:]))
+        border, size = [self.patch_size // 2] * 4, inputs.size
         maps = upsample_and_blur(F.pad(cells[:, None], border, "replicate")[:, 0], size, self.sigma)
         if self.top is None:
             return Prediction(cells.amax((1, 2)), maps)

@@ -14,7 +14,7 @@ Deviations:
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -70,7 +70,7 @@ class RD4AD(Method):
 
     def predict(self, inputs: Inputs) -> Prediction:
         """The levels' cosine distances added up and smoothed; an image scores as its worst pixel."""
-        size = cast(tuple[int, int], tuple(inputs.images.shape[-2:]))
+        size = inputs.size
         total = inputs.images.new_zeros(len(inputs.images), *size)
         for known, restored in zip(*self.levels(inputs.images), strict=True):
             level = cosine_distance(known, restored)

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from typing import cast
 
 import numpy as np
 import torch
@@ -86,8 +85,7 @@ class RegAD(Method):
         """Mahalanobis distance from the registered support at every position; an image is as its worst."""
         features = self.embed(inputs.images)
         distance = self.gaussian.mahalanobis(features.flatten(2).transpose(1, 2))
-        size = cast(tuple[int, int], tuple(inputs.images.shape[-2:]))
-        maps = upsample_and_blur(distance.reshape(-1, *features.shape[-2:]), size, self.sigma)
+        maps = upsample_and_blur(distance.reshape(-1, *features.shape[-2:]), inputs.size, self.sigma)
         return Prediction(worst_pixel(maps), maps)
 
     def comparisons(self, pool: Pool, shots: int, draws: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:

@@ -70,8 +70,7 @@ class RSTDN(Method):
 
     def predict(self, inputs: Inputs) -> Prediction:
         """The probability of a defect at every pixel; an image scores as its worst pixel."""
-        size = cast(tuple[int, int], tuple(inputs.images.shape[-2:]))
-        maps = upsample(self.cleaned(inputs.images)[:, 1], size)
+        maps = upsample(self.cleaned(inputs.images)[:, 1], inputs.size)
         return Prediction(worst_pixel(maps), maps)
 
     def loss(self, images: Tensor, masks: Tensor) -> Tensor:

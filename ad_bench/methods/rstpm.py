@@ -11,8 +11,6 @@ through attention on the teacher's, and that six maps make the result. Ours is t
 
 from __future__ import annotations
 
-from typing import cast
-
 from ad_bench.contract import Inputs, Method, Prediction, Run, TrainSet
 from ad_bench.parts.maps import upsample, worst_pixel
 from ad_bench.parts.matching import multiplied
@@ -32,6 +30,5 @@ class RSTPM(Method):
 
     def predict(self, inputs: Inputs) -> Prediction:
         """The product of the six maps; an image scores as its worst pixel."""
-        size = cast(tuple[int, int], tuple(inputs.images.shape[-2:]))
-        maps = upsample(multiplied(self.pairs(inputs.images)), size)
+        maps = upsample(multiplied(self.pairs(inputs.images)), inputs.size)
         return Prediction(worst_pixel(maps), maps)

@@ -13,8 +13,6 @@ Deviations from the reference:
 
 from __future__ import annotations
 
-from typing import cast
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -47,8 +45,7 @@ class SemiOrthogonal(Method):
     def predict(self, inputs: Inputs) -> Prediction:
         """Mahalanobis distance at every position, smoothed; an image scores as its worst one."""
         maps = self.gaussian.distance_maps(self.embed(inputs.images))
-        size = cast(tuple[int, int], tuple(inputs.images.shape[-2:]))
-        maps = upsample_and_blur(maps, size, self.sigma)
+        maps = upsample_and_blur(maps, inputs.size, self.sigma)
         return Prediction(worst_pixel(maps), maps)
 
     def embed(self, images: Tensor) -> Tensor:

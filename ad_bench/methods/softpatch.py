@@ -99,8 +99,7 @@ class SoftPatch(Method):
         patches = self.embed(inputs.images)
         distance, index = nearest(patches.flatten(0, 2), self.bank.points, 1, self.backend)
         scores = (distance * self.factors.points[index])[:, 0].view(patches.shape[:3])
-        size = cast(tuple[int, int], tuple(inputs.images.shape[-2:]))
-        return Prediction(scores.amax((1, 2)), upsample_and_blur(scores, size, self.sigma))
+        return Prediction(scores.amax((1, 2)), upsample_and_blur(scores, inputs.size, self.sigma))
 
     def embed(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) -> locally aggregated patch features (B, h, w, target_dim), as PatchCore's."""

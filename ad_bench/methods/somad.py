@@ -75,8 +75,7 @@ class SOMAD(Method):
         """The smallest Mahalanobis distance to the Gaussians of the nearest nodes, smoothed."""
         features = self.embed(inputs.images)
         distance = self.distance(features.flatten(0, 2)).view(features.shape[:3])
-        size = cast(tuple[int, int], tuple(inputs.images.shape[-2:]))
-        maps = upsample_and_blur(distance, size, self.sigma)
+        maps = upsample_and_blur(distance, inputs.size, self.sigma)
         return Prediction(worst_pixel(maps), maps)
 
     def embed(self, images: Tensor) -> Tensor:

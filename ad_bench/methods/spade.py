@@ -74,7 +74,6 @@ class Spade(Method):
         """Retrieve images (Sec. 3.2), then find the pixels in these (Sec. 3.3, 3.4), image by image."""
         vectors, grids = self.embed(inputs.images)
         distance, retrieved = nearest(vectors, self.images.points, self.neighbors)
-        size = cast(tuple[int, int], tuple(inputs.images.shape[-2:]))
         maps = []
         for grid, bank in zip(grids, self.pixels, strict=True):
             points = cast(Bank, bank).points
@@ -82,7 +81,7 @@ class Spade(Method):
                 nearest(image.flatten(0, 1), points[chosen].flatten(0, 2))[0][:, 0]
                 for image, chosen in zip(grid, retrieved, strict=True)
             ]
-            maps.append(upsample(self._scaled(torch.stack(found)).view(grid.shape[:3]), size))
+            maps.append(upsample(self._scaled(torch.stack(found)).view(grid.shape[:3]), inputs.size))
         return Prediction(
             self._scaled(distance).mean(1), gaussian_blur(torch.stack(maps).mean(0), self.sigma)
         )

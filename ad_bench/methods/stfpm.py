@@ -17,7 +17,6 @@ Deviations:
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import cast
 
 import torch
 from torch import Tensor
@@ -65,8 +64,7 @@ class STFPM(Method):
 
     def predict(self, inputs: Inputs) -> Prediction:
         """The product of the three maps; an image scores as its worst pixel."""
-        size = cast(tuple[int, int], tuple(inputs.images.shape[-2:]))
-        maps = upsample(self.maps(inputs.images), size)
+        maps = upsample(self.maps(inputs.images), inputs.size)
         return Prediction(worst_pixel(maps), maps)
 
     def loss(self, images: Tensor) -> Tensor:

@@ -121,7 +121,7 @@ class UniAD(Method):
         """The distance of features and reconstruction; an image scores as its worst patch (Sec. 3.4)."""
         features = self.embed(inputs.images)
         distance = (self.reconstruct(features) - features).square().sum(2).sqrt()
-        size = cast(tuple[int, int], tuple(inputs.images.shape[-2:]))
+        size = inputs.size
         cells = distance.reshape(-1, 1, *self.grid)
         maps = F.interpolate(cells, size=size, mode="bilinear", align_corners=True)
         scores = F.avg_pool2d(maps, min(self.pool, *size), stride=1).amax((1, 2, 3))
