@@ -24,6 +24,7 @@ Array = NDArray[Any]
 Gains = Sequence[NDArray[np.float64]]
 _SAMPLE = 1 << 15  # pixels that the grid is chosen by
 _STEP = 64  # sorted pixels, a power of two, between two that are bisected first
+_TIES = 3  # negatives with the score of a positive that are stepped over; more are searched for
 _FEW = 1 << 16  # sorted pixels that the cache holds anyway
 
 
@@ -207,7 +208,11 @@ def _sorted_places(pool: Array, positives: _Positives) -> tuple[NDArray[np.int64
     rising = positives.rising
     left = _found(pool, rising)
     right = left + positives.hits  # where no negative has the same score
-    tied = np.flatnonzero(pool.take(right, mode="clip") == rising)
+    tied = np.flatnonzero((right < len(pool)) & (pool.take(right, mode="clip") == rising))
+    for _ in range(_TIES):
+        right[tied] += 1
+        there = right[tied]
+        tied = tied[(there < len(pool)) & (pool.take(there, mode="clip") == rising[tied])]
     right[tied] = np.searchsorted(pool, rising[tied], side="right")
     return len(pool) - left, len(pool) - right
 
