@@ -6,6 +6,7 @@ Pure functions of the image and the generator. What is pasted, and where, is uni
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torchvision.transforms.functional as T
@@ -15,30 +16,28 @@ from ad_bench.errors import UsageError
 from ad_bench.parts.chance import uniform, whole
 
 
-def jitter(image: Tensor, strength: float, generator: torch.Generator) -> Tensor:
+def jitter(image: Tensor, strength: float | Sequence[float], generator: torch.Generator) -> Tensor:
     """(3, H, W) in [0, 1] with brightness, contrast, saturation and hue changed, in a drawn order.
 
     The first three by factors of 1 - strength to 1 + strength, the hue by up to `strength` of the circle.
+    strength: one for all, or four.
     """
-    if not 0 <= strength <= 0.5:
-        raise UsageError(f"the jitter of colours is a share from 0 to 0.5; got {strength}")
-    if strength == 0:
+    reaches = [float(strength)] * 4 if isinstance(strength, int | float) else [float(one) for one in strength]
+    if len(reaches) != 4 or not all(0 <= reach <= 0.5 for reach in reaches):
+        raise UsageError(f"the jitter of colours is a share from 0 to 0.5, or four of them; got {strength}")
+    if not any(reaches):
         return image
     changes = (T.adjust_brightness, T.adjust_contrast, T.adjust_saturation, T.adjust_hue)
     for index in torch.randperm(4, generator=generator).tolist():
-        middle = 0.0 if changes[index] is T.adjust_hue else 1.0
-        image = changes[index](image, middle + uniform(generator, -strength, strength))
+        middle, reach = 0.0 if changes[index] is T.adjust_hue else 1.0, reaches[index]
+        image = changes[index](image, middle + uniform(generator, -reach, reach))
     return image
 
 
-def cut_paste(
-    image: Tensor,
-    generator: torch.Generator,
-    area: tuple[float, float],
-    aspect: float,
-    strength: float,
-) -> tuple[Tensor, Tensor]:
-    """(3, H, W) -> itself with a rectangle of its own, jittered, pasted elsewhere; that place, (H, W) bool.
+def sides(
+    image: Tensor, generator: torch.Generator, area: tuple[float, float], aspect: float
+) -> tuple[int, int]:
+    """Height and width of a rectangle in an image (3, H, W), drawn.
 
     area: lowest and highest share of the image. The ratio of the sides is drawn from `aspect` to its inverse,
     evenly on a logarithmic scale. In images that are not square a side ends at the border.
@@ -50,7 +49,21 @@ def cut_paste(
     ratio = math.exp(uniform(generator, ratio, -ratio))
     size *= image.shape[1] * image.shape[2]
     height = min(image.shape[1], max(1, round(math.sqrt(size / ratio))))
-    width = min(image.shape[2], max(1, round(math.sqrt(size * ratio))))
+    return height, min(image.shape[2], max(1, round(math.sqrt(size * ratio))))
+
+
+def cut_paste(
+    image: Tensor,
+    generator: torch.Generator,
+    area: tuple[float, float],
+    aspect: float,
+    strength: float,
+) -> tuple[Tensor, Tensor]:
+    """(3, H, W) -> itself with a rectangle of its own, jittered, pasted elsewhere; that place, (H, W) bool.
+
+    area, aspect: of its `sides`.
+    """
+    height, width = sides(image, generator, area, aspect)
     piece = jitter(_cut(image, height, width, generator), strength, generator)
     return _paste(image, piece, torch.ones_like(piece[0], dtype=torch.bool), generator)
 

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from ad_bench.errors import UsageError
-from ad_bench.parts.chance import uniform, whole
-from ad_bench.parts.cutpaste import jitter
+from ad_bench.parts.chance import whole
+from ad_bench.parts.cutpaste import jitter, sides
 
 EDGE = 2.0  # deviations of the blur from a piece's border to the edge of the box that is blurred
 
@@ -28,20 +28,12 @@ def smooth_blend(
     """(3, H, W) in [0, 1] -> itself with a piece of its own blended in elsewhere; the mask (H, W) in [0, 1].
 
     The mask, a box under a Gaussian blur, is the share of the piece at a pixel; where it is 0 the image stays
-    the same to the last bit. area: lowest and highest share of the image that a piece has; the ratio of its
-    sides is drawn from `aspect` to its inverse, evenly on a logarithmic scale. softness: the deviation of the
-    blur, a share of a side. strength: of the jitter of the piece's colours.
+    the same to the last bit. area, aspect: of the piece's `sides`. softness: the deviation of the blur, a
+    share of a side. strength: of the jitter of the piece's colours.
     """
-    low, high = area
-    if not (0 < low <= high <= 1 and 0 < aspect <= 1 and 0 < softness < 0.5 / EDGE):
-        raise UsageError(
-            f"area is two rising shares, aspect at most 1, softness below {0.5 / EDGE}; got {list(area)}, "
-            f"{aspect} and {softness}"
-        )
-    size, ratio = uniform(generator, low, high), math.log(aspect)
-    ratio, size = math.exp(uniform(generator, ratio, -ratio)), size * image.shape[1] * image.shape[2]
-    height = min(image.shape[1], max(1, round(math.sqrt(size / ratio))))
-    width = min(image.shape[2], max(1, round(math.sqrt(size * ratio))))
+    if not 0 < softness < 0.5 / EDGE:
+        raise UsageError(f"softness is a share above 0 and below {0.5 / EDGE}; got {softness}")
+    height, width = sides(image, generator, area, aspect)
     (row, column), (top, left) = (
         (whole(generator, 0, image.shape[1] - height), whole(generator, 0, image.shape[2] - width))
         for _ in range(2)

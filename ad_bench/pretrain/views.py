@@ -11,9 +11,9 @@ from torch import Tensor
 
 from ad_bench.errors import UsageError
 from ad_bench.parts.chance import happens, uniform, whole
+from ad_bench.parts.cutpaste import jitter
 
 RATIO = math.log(4 / 3)  # of the sides of what is cut out, either way; as torchvision's RandomResizedCrop
-CHANGES = (T.adjust_brightness, T.adjust_contrast, T.adjust_saturation, T.adjust_hue)
 
 
 class View:
@@ -56,9 +56,7 @@ class View:
         if happens(generator, self.mirrored):
             view = view.flip(2)
         if happens(generator, self.coloured):
-            for index in torch.randperm(4, generator=generator).tolist():
-                middle, reach = (0.0 if index == 3 else 1.0), self.colours[index]
-                view = CHANGES[index](view, middle + uniform(generator, -reach, reach))
+            view = jitter(view, self.colours, generator)
         if happens(generator, self.grey):
             view = T.rgb_to_grayscale(view, 3)
         if happens(generator, self.blurred):

@@ -134,5 +134,14 @@ def test_images_that_are_long_or_small() -> None:
         scar(torch.zeros(3, 24, 64), draws(), WIDTH, LENGTH, 45, 0.1)
     with pytest.raises(UsageError, match=r"rising shares .* got \[0.2, 0.1\]"):
         cut_paste(torch.zeros(3, 64, 64), draws(), (0.2, 0.1), 0.3, 0.1)
-    with pytest.raises(UsageError, match=r"0 to 0\.5; got 0\.7"):
-        jitter(torch.zeros(3, 8, 8), 0.7, draws())
+    for wrong in (0.7, [0.1, 0.1, 0.1, 0.7], [0.1, 0.1]):
+        with pytest.raises(UsageError, match=r"0 to 0\.5, or four of them; got"):
+            jitter(torch.zeros(3, 8, 8), wrong, draws())
+
+
+def test_each_of_four_strengths_moves_its_own() -> None:
+    image = torch.rand(3, 16, 16, generator=draws(5))
+    assert torch.equal(jitter(image, 0.2, draws(1)), jitter(image, [0.2] * 4, draws(1)))
+    bright = jitter(image, [0.4, 0, 0, 0], draws(2)) / image
+    assert (bright - bright.median()).abs()[image < 0.6].max() < 1e-4  # one factor, where nothing is clipped
+    assert (bright.median() - 1).abs() > 0.01
