@@ -444,11 +444,13 @@ def _print_asked(found: Status, words: Words) -> None:
 
     from ad_bench import records
     from ad_bench.report import asked, collect
+    from ad_bench.report.board import DEBUG
     from ad_bench.report.delimited import write_csv
     from ad_bench.report.reproduction import verdicts
 
     done = {cell.id: records.read(cell.path) for cell in found.cells if cell.status == "done"}
-    judged = verdicts(collect(found.results, found.config_dirs)) if done else []
+    tabled = any(DEBUG not in (record.get("marks") or ()) for record in done.values())
+    judged = verdicts(collect(found.results, found.config_dirs)) if tabled else []
     rows = asked.asked(found.cells, done, judged)
     asked.print_asked(rows, Console())
     if path := words.option("--csv"):

@@ -94,6 +94,10 @@ def test_by_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     words.append(f"paths.cache={tmp_path / 'cache'}")
     assert main(["status", *words, "--table"]) == 0  # before the first record
     assert "0/1" in capsys.readouterr().out
+    assert main(["run", *words, "runtime=debug"]) == 0
+    capsys.readouterr()
+    assert main(["status", *words, "runtime=debug", "--table"]) == 0  # of records that no other table shows
+    assert "1/1" in capsys.readouterr().out
     assert main(["run", *words]) == 0
     capsys.readouterr()
     file = tmp_path / "table.csv"
