@@ -119,16 +119,17 @@ def choices(
 
 
 def _of_suite(suite: str, runs: Sequence[list[str]], config_dirs: Sequence[Path]) -> list[Choice]:
-    found, left_out = [], []
+    found: list[Choice] = []
+    left_out: dict[str, SeveralBackbones] = {}
     for run in runs:
         try:
             found += choices(run, config_dirs, multirun=True)
-        except SeveralBackbones:
-            if len(runs) == 1:
-                raise
-            left_out.append(_take(run, "method")[1] or "")
+        except SeveralBackbones as error:
+            left_out[_take(run, "method")[1] or ""] = error
+    if left_out and not found:
+        raise next(iter(left_out.values()))
     if left_out:
-        names = ", ".join(dict.fromkeys(left_out))
+        names = ", ".join(left_out)
         _remark(f"suite={suite} without {names}: they have several backbones, which no single one replaces")
     return found
 

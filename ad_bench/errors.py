@@ -26,6 +26,13 @@ class WeightsError(AdbenchError):
     """Pretrained weights that are missing, unsafe or of another network."""
 
 
+class WeightsMissing(WeightsError):
+    """No weights of the name `args[0]`; `args[1]`: where they were looked for, and what to do."""
+
+    def __str__(self) -> str:
+        return f"no weights for '{self.args[0]}'. {self.args[1]}"
+
+
 class ResultsError(AdbenchError):
     """Results or cache cannot be written: the disk is full, or it is no folder. Earlier records stay.
 

@@ -206,7 +206,7 @@ def test_one_backbone_for_a_suite_leaves_out_methods_of_several(capsys: pytest.C
     said = capsys.readouterr().err
     assert [name for name in ("patchcore_ensemble", "rstpm", "several backbones") if name not in said] == []
     with pytest.raises(UsageError, match="set them one by one"):  # named alone it is not what was asked for
-        config.choices(["suite=feature_embedding", "method=rstpm", "backbone=resnet18"])
+        config.choices(["suite=feature_embedding", "method=rstpm,rstdn", "backbone=resnet18"])
 
 
 def test_a_method_without_published_weights_joins_a_suite_where_it_is_named(tmp_path: Path) -> None:

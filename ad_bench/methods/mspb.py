@@ -94,8 +94,7 @@ class MSPB(Method):
     def fit(self, train: TrainSet, run: Run) -> None:
         """Learn the vectors of patches, then keep those of all normal ones."""
         pool, generator = Pool(train), run.generator("patches")
-        total = sum(image.double() for image in pool.pixels)
-        self.mean.points = torch.as_tensor(total / len(pool) / 255).float().to(pool.device)
+        self.mean.points = pool.mean()
         others = nn.ModuleList([self.encoders.heads, self.known]).parameters()
         steps = self.optimizer([one for one in others if one.requires_grad])
         network = self.optimizer(list(self.encoders.features.parameters()))
@@ -104,7 +103,7 @@ class MSPB(Method):
             self.eval()  # batch norms keep their statistics
             if not self.compat and epoch >= first and (epoch - first) % every == 0:
                 self.gather(pool, generator)
-            for index in self.order(pool, generator):
+            for index in pool.order(self.repeats, self.batch_size, generator):
                 self.zero_grad(set_to_none=True)
                 run.loss(self.loss(pool.images(index), generator)).backward()
                 steps.step()
@@ -165,17 +164,13 @@ class MSPB(Method):
     def gather(self, pool: Pool, generator: torch.Generator) -> None:
         """k-means, from the last centres on, over as many random patches as an epoch has."""
         for level, known in enumerate(self.of_size):
-            batches = (pool.images(index) - self.mean.points for index in self.order(pool, generator))
+            order = pool.order(self.repeats, self.batch_size, generator)
+            batches = (pool.images(index) - self.mean.points for index in order)
             free = [self.draw(images, self.sizes[level], generator)[0][5] for images in batches]
             rows = torch.cat([self.encoders(level, patches) for patches in free])
             drawn = torch.randperm(len(rows), generator=generator)[: self.groups]
             start = known.centres.points if len(known.centres) else rows[drawn.to(rows.device)]
             known.centres.points = kmeans(rows, start, self.rounds, 0.0)
-
-    def order(self, pool: Pool, generator: torch.Generator) -> Sequence[Tensor]:
-        """Indices of an epoch's images, every image `repeats` times, in batches."""
-        order = torch.randperm(len(pool) * self.repeats, generator=generator) % len(pool)
-        return order.split(self.batch_size)
 
 
 def likeness(start: Tensor, near: Tensor, far: Tensor) -> Tensor:

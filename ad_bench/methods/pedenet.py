@@ -158,12 +158,10 @@ class PEDENet(Method):
     def fit(self, train: TrainSet, run: Run) -> None:
         """Train encoder, densities and relations together, then estimate the mixtures of all patches."""
         pool, generator = Pool(train), run.generator("patches")
-        total = sum(image.double() for image in pool.pixels)
-        self.mean.points = torch.as_tensor(total / len(pool) / 255).float().to(pool.device)
+        self.mean.points = pool.mean()
         steps = self.optimizer(list(self.parameters()))
         for _ in run.epochs(self.epochs, {"optimizer": steps}, ready=lambda: self.measure(train)):
-            order = torch.randperm(len(pool) * self.repeats, generator=generator) % len(pool)
-            for index in order.split(self.batch_size):
+            for index in pool.order(self.repeats, self.batch_size, generator):
                 steps.zero_grad(set_to_none=True)
                 run.loss(self.loss(pool.images(index), generator)).backward()
                 steps.step()

@@ -100,10 +100,8 @@ class PNI(Method):
         self.cells = around(reach, compat)
         self.network = classifier(len(self.cells) * target_dim, width, depth, distribution, dropout)
         self.memory, self.classes = Bank(), Bank()  # (M, D) and (K, D), of K <= distribution
-        self.owner, self.usual = (
-            Bank(),
-            Bank(),
-        )  # (M,): the class nearest to each; (h, w, M) bool: by position
+        self.owner = Bank()  # (M,): the class nearest to each
+        self.usual = Bank()  # (h, w, M) bool: by position
 
     def fit(self, train: TrainSet, run: Run) -> None:
         """Choose both coresets, count what occurs where, and learn what occurs among which neighbours."""

@@ -208,11 +208,11 @@ def _sorted_places(pool: Array, positives: _Positives) -> tuple[NDArray[np.int64
     rising = positives.rising
     left = _found(pool, rising)
     right = left + positives.hits  # where no negative has the same score
-    tied = np.flatnonzero((right < len(pool)) & (pool.take(right, mode="clip") == rising))
+    # Beyond the end the last one is read again: that is a tie until it is searched for.
+    tied = np.flatnonzero(pool.take(right, mode="clip") == rising)
     for _ in range(_TIES):
         right[tied] += 1
-        there = right[tied]
-        tied = tied[(there < len(pool)) & (pool.take(there, mode="clip") == rising[tied])]
+        tied = tied[pool.take(right[tied], mode="clip") == rising[tied]]
     right[tied] = np.searchsorted(pool, rising[tied], side="right")
     return len(pool) - left, len(pool) - right
 

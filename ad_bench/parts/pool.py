@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -39,6 +39,16 @@ class Pool:
     def images(self, index: Tensor) -> Tensor:
         """(B,) -> (B, 3, H, W) in [0, 1], on the run's device."""
         return self.pixels[index].to(self.device).float().div_(255)
+
+    def mean(self) -> Tensor:
+        """(3, H, W), the mean image, summed in double precision; on the run's device."""
+        total = sum(image.double() for image in self.pixels)
+        return torch.as_tensor(total / len(self) / 255).float().to(self.device)
+
+    def order(self, repeats: int, batch_size: int, generator: torch.Generator) -> Sequence[Tensor]:
+        """Indices in batches: every image `repeats` times, in random order."""
+        drawn = torch.randperm(len(self) * repeats, generator=generator)
+        return (drawn % len(self)).split(batch_size)
 
     def by_category(self) -> dict[str, Tensor]:
         """The indices of each category's images, categories in name order."""

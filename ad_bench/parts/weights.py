@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from ad_bench.errors import WeightsError
+from ad_bench.errors import WeightsError, WeightsMissing
 
 FOLDER_VARIABLE = "ADBENCH_WEIGHTS"
 BUNDLED = Path(__file__).resolve().parent.parent / "weights"
@@ -76,7 +76,7 @@ def find_weights(name: str, weights: str | None = None, online: bool | None = No
         path, reason = _from_hub(name)
         if path:
             return _described(name, "hub", path)
-    raise WeightsError(_nothing_found(name, folder, reason))
+    raise WeightsMissing(name, _where_sought(name, folder, reason))
 
 
 def _given(name: str, path: Path) -> Weights:
@@ -131,7 +131,7 @@ def _online() -> bool:
     return os.environ.get("HF_HUB_OFFLINE", "").upper() not in {"1", "ON", "YES", "TRUE"}
 
 
-def _nothing_found(name: str, folder: str | None, hub: str) -> str:
+def _where_sought(name: str, folder: str | None, hub: str) -> str:
     from huggingface_hub import constants
 
     if folder is None:
@@ -141,7 +141,7 @@ def _nothing_found(name: str, folder: str | None, hub: str) -> str:
     else:
         where = folder
     return (
-        f"no weights for '{name}'. Looked for, in this order:\n"
+        "Looked for, in this order:\n"
         f"  1. backbone.weights=FILE: not given ('random' runs without pretraining, marked in tables)\n"
         f"  2. {name}.safetensors in the folder that {FOLDER_VARIABLE} names: {where}\n"
         f"  3. timm/{name} in the hub's cache: {constants.HF_HUB_CACHE}\n"

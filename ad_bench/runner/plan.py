@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ad_bench.config import Choice, backbones
 from ad_bench.datasets.dataset import DataSet
-from ad_bench.errors import AdbenchError, UsageError, WeightsError, closest
+from ad_bench.errors import AdbenchError, UsageError, WeightsError, WeightsMissing, closest
 from ad_bench.geometry import Geometry
 from ad_bench.metrics.settings import MetricSettings
 from ad_bench.parts.augmentation import check_augmentations
@@ -86,9 +86,7 @@ class Plan:
 
     fits: list[Fit] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)  # categories that the disk lacks, as data set/category
-    lacking: str = (
-        ""  # which weights are nowhere and what to do; the methods that need them have no fits here
-    )
+    lacking: str = ""  # the weights that are nowhere, and what to do; who needs them has no fits here
 
     @property
     def cells(self) -> list[Cell]:
@@ -103,18 +101,18 @@ def make_plan(choices: Sequence[Choice], complete: bool = True) -> Plan:
     be `complete`: a look at what there is to do can be had without them.
     """
     plan, problems, seen = Plan(), [], _Seen()
-    without: dict[str, list[str]] = {}  # weights that are missing -> methods
+    without: dict[str, tuple[WeightsError, list[str]]] = {}  # by text, and the methods
     with no_collecting():
         for choice in choices:
             try:
                 _add(plan, choice, seen)
             except WeightsError as error:
-                without.setdefault(str(error), []).append(choice.method)
+                without.setdefault(str(error), (error, []))[1].append(choice.method)
             except AdbenchError as error:
                 text = str(error)
                 if text not in problems:
                     problems.append(text)
-    plan.lacking = _told(without)
+    plan.lacking = _told(list(without.values()))
     if plan.lacking and complete:
         problems.append(plan.lacking)
     if problems:
@@ -122,16 +120,17 @@ def make_plan(choices: Sequence[Choice], complete: bool = True) -> Plan:
     return plan
 
 
-def _told(without: Mapping[str, Sequence[str]]) -> str:
-    """What is wrong with weights, by text the methods. The long part, where they were sought, stands once."""
+def _told(without: Sequence[tuple[WeightsError, Sequence[str]]]) -> str:
+    """What is wrong with weights, and for which methods. Where they were sought stands once."""
     if len(without) < 2:
-        return "\n".join(without)
-    lines, sought = [], ""
-    for text, methods in without.items():
-        what, looked, places = text.partition(". Looked for")
+        return "".join(str(error) for error, _ in without)
+    lines, sought = [], []
+    for error, methods in without:
+        what = str(error)
+        if isinstance(error, WeightsMissing):
+            what, sought = f"no weights for '{error.args[0]}'", [f"The last of them: {error.args[1]}"]
         lines.append(f"{what} ({', '.join(dict.fromkeys(methods))})")
-        sought = "Looked for, here for the last of them" + places if looked else sought
-    return "\n".join([*lines, *filter(None, [sought])])
+    return "\n".join([*lines, *sought])
 
 
 class _Seen:

@@ -24,6 +24,17 @@ def test_categories_keep_their_images() -> None:
     assert found["b"].tolist() == [0, 2, 3]
 
 
+def test_the_mean_image_and_an_order_with_repeats() -> None:
+    images = torch.randint(0, 256, (5, 3, 4, 6), generator=torch.Generator().manual_seed(0)) / 255
+    pool = Pool(tiny.TensorTrainSet(images))
+    torch.testing.assert_close(pool.mean(), images.double().mean(0).float(), rtol=1e-6, atol=0)
+    batches = pool.order(3, 4, torch.Generator().manual_seed(0))
+    assert [len(one) for one in batches] == [4, 4, 4, 3]
+    assert torch.bincount(torch.cat(list(batches))).tolist() == [3] * 5
+    again = pool.order(3, 4, torch.Generator().manual_seed(1))
+    assert torch.cat(list(again)).tolist() != torch.cat(list(batches)).tolist()
+
+
 def test_every_round_of_a_cycle_has_all_once() -> None:
     index = torch.tensor([3, 5, 8])
     cycle = Cycle(index, torch.Generator().manual_seed(0))

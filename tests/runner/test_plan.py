@@ -12,7 +12,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from ad_bench import config
-from ad_bench.errors import UsageError, WeightsError
+from ad_bench.errors import UsageError, WeightsMissing
 from ad_bench.parts.weights import find_weights
 from ad_bench.runner import plan as planning
 from ad_bench.runner.plan import Plan, make_plan
@@ -116,7 +116,7 @@ def test_missing_weights_are_listed_together_and_hinder_no_look(
     data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def nowhere(name: str, weights: str | None = None) -> object:
-        raise WeightsError(f"no weights for '{name}'. Looked for, in this order:\n  1. {name}.safetensors")
+        raise WeightsMissing(name, f"Looked for, in this order:\n  1. {name}.safetensors")
 
     monkeypatch.setattr(planning, "find_weights", nowhere)
     places = [f"paths.data={data.parent}", f"paths.results={data.parent / 'out'}"]
@@ -127,7 +127,7 @@ def test_missing_weights_are_listed_together_and_hinder_no_look(
     assert str(error.value).splitlines() == [
         "no weights for 'wide_resnet50_2.tv_in1k' (patchcore, padim)",
         "no weights for 'resnet18.tv_in1k' (stfpm)",
-        "Looked for, here for the last of them, in this order:",
+        "The last of them: Looked for, in this order:",
         "  1. resnet18.tv_in1k.safetensors",
     ]
     plan = make_plan(chosen, complete=False)
