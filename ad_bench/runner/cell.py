@@ -26,6 +26,7 @@ from ad_bench.runner.best import Tested
 from ad_bench.runner.describe import choose_device
 from ad_bench.runner.evaluation import Scored, Values, score_cell
 from ad_bench.runner.features import PeakMemory, Stopwatch
+from ad_bench.runner.heap import keep_freed_memory
 from ad_bench.runner.kept import build
 from ad_bench.runner.outcome import Facts, Outcome, failure, write
 from ad_bench.runner.plan import Cell, Fit
@@ -152,6 +153,7 @@ def _store(fit: Fit, samples: Sequence[Sample], watch: Watch, text: str) -> Imag
 
 
 def _begin(fit: Fit, device: torch.device) -> None:
+    keep_freed_memory()
     if fit.config.runtime.threads is not None:
         torch.set_num_threads(int(fit.config.runtime.threads))
     seed_everything(fit.seed, device)

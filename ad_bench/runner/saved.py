@@ -20,6 +20,7 @@ from ad_bench.foreign import check_config
 from ad_bench.geometry import Geometry
 from ad_bench.parts.weights import find_weights
 from ad_bench.records import Record
+from ad_bench.runner.heap import keep_freed_memory
 from ad_bench.runner.plan import method_geometry
 from ad_bench.runner.precision import allow, apply
 
@@ -182,6 +183,7 @@ def begin(saved: SavedRun, device: torch.device) -> None:
     """The same numbers as in the run: its seed, and its threads where it set them."""
     from ad_bench.runner.cell import seed_everything
 
+    keep_freed_memory()
     if saved.config.runtime.get("threads") is not None:
         torch.set_num_threads(int(saved.config.runtime.threads))
     allow(precision(saved.config), device)

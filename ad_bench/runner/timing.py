@@ -11,6 +11,8 @@ from pathlib import Path
 
 import torch
 
+from ad_bench.runner.heap import give_back_freed_memory
+
 
 def synchronise(device: torch.device) -> None:
     """Wait until the device has finished; a GPU's clock lies otherwise."""
@@ -59,6 +61,7 @@ class PeakMemory:
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
+        give_back_freed_memory()
         self.restart()
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
