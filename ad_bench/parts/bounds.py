@@ -24,10 +24,14 @@ Kind = Literal["float32", "bfloat16", "int8"]
 
 
 class Numbers(Protocol):
-    """Coordinates as a product takes them. `unit`: what one of the coordinates' own is in them."""
+    """Coordinates as a product takes them.
+
+    `unit`: what one of the coordinates' own is in them. `rounding`: most that a squared distance in the table,
+    or a sum of a few terms in float32, grows by as the result is rounded, as a factor.
+    """
 
     unit: float
-    half: bool
+    rounding: float
 
     def rounded(self, near: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(N, C) -> places (N, C'), their squared lengths (N,), how far they are from where they were (N,)."""
@@ -55,6 +59,7 @@ class Floats:
 
     def __init__(self, half: bool):
         self.half, self.out = half, _Buffer()
+        self.rounding = 1 + (2.0**-8 if half else 1e-5)
 
     def rounded(self, near: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         if not self.half:
@@ -64,18 +69,11 @@ class Floats:
         return rounded, squares(wide), squares(wide - near).sqrt() * 1.001
 
     def lay_out(self, places: Tensor, lengths: Tensor, block: int) -> None:
-        real = lengths.isfinite()
-        self.right = self._joined(places, lengths.where(real, 0), left=False)
-        self.right[~real, -1] = torch.inf
-        self.longest, self.block = lengths[real].amax(), block
+        self.right, self.block = self.of_bank(places, lengths), block
+        self.longest = lengths[lengths.isfinite()].amax()
 
     def table(self, places: Tensor, lengths: Tensor) -> Tensor:
-        left = self._joined(places, lengths, left=True)
-        if left.is_cuda and self.half:
-            out = torch.mm(left, self.right.T, out_dtype=torch.float32)
-        else:
-            out = torch.mm(left, self.right.T, out=self.out.of(len(left), len(self.right), left))
-        return out.view(len(left), self.block, -1)
+        return self.product(self.of_points(places, lengths), self.right).view(len(places), self.block, -1)
 
     def least(self, table: Tensor, lengths: Tensor) -> Tensor:
         if table.dtype == torch.bfloat16:  # as whole numbers they have the same order, where none is negative
@@ -86,15 +84,35 @@ class Floats:
         return table[query, :, block].float()
 
     def slack(self, lengths: Tensor) -> Tensor:
-        share = 4 * (self.right.shape[1] + 16) * UNIT + (2.0**-15 if self.half else 0)
-        return (lengths + self.longest) * share + 1e-30
+        return self.slack_of(lengths, self.longest, self.right.shape[1])
 
-    def _joined(self, places: Tensor, lengths: Tensor, left: bool) -> Tensor:
-        high = lengths[:, None].to(places.dtype)
-        low = (lengths[:, None] - high).to(places.dtype)  # what bfloat16 left of them
-        parts = [low, high] if self.half else [high]
-        ones = torch.ones_like(high).expand(-1, len(parts))
-        return torch.cat([places * -2, *parts, ones] if left else [places, ones, *parts], 1)
+    def slack_of(self, lengths: Tensor, longest: Tensor, terms: int) -> Tensor:
+        """That of sums of so many terms, for rows of which the longest has that squared length."""
+        return (lengths + longest) * (4 * (terms + 16) * UNIT + (2.0**-15 if self.half else 0)) + 1e-30
+
+    def of_points(self, places: Tensor, lengths: Tensor) -> Tensor:
+        """The left side of a product, (N, C'')."""
+        ones = places.new_ones(len(places), 1).expand(-1, 1 + self.half)
+        return torch.cat([places * -2, *self._parts(lengths), ones], 1)
+
+    def of_bank(self, places: Tensor, lengths: Tensor) -> Tensor:
+        """The right side, (M, C'')."""
+        ones = places.new_ones(len(places), 1).expand(-1, 1 + self.half)
+        return torch.cat([places, ones, *self._parts(lengths)], 1)
+
+    def product(self, left: Tensor, right: Tensor) -> Tensor:
+        """(N, M) squared distances; on a CPU of the type of the two. Overwritten by the next."""
+        if left.is_cuda and self.half:
+            return torch.mm(left, right.T, out_dtype=torch.float32)
+        return torch.mm(left, right.T, out=self.out.of(len(left), len(right), left))
+
+    def _parts(self, lengths: Tensor) -> list[Tensor]:
+        dtype = torch.bfloat16 if self.half else torch.float32
+        high = lengths[:, None].to(dtype)
+        if not self.half:
+            return [high]
+        low = (lengths[:, None] - high).where(high.isfinite(), 0)  # what bfloat16 left of them
+        return [low.to(dtype), high]
 
 
 class Bytes:
@@ -104,7 +122,7 @@ class Bytes:
     ones. Blocks are of rows of similar lengths, so that of a block the largest product will do.
     """
 
-    half = False
+    rounding = 1 + 1e-5
 
     def __init__(self, sample: Tensor):
         """`sample` (n, C): rows of the bank, to choose the unit by."""
@@ -149,9 +167,9 @@ class _Buffer:
         self.kept: Tensor | None = None
 
     def of(self, rows: int, columns: int, like: Tensor) -> Tensor:
-        if self.kept is None or self.kept.shape[1] != columns or len(self.kept) < rows:
-            self.kept = like.new_empty(rows, columns)
-        return self.kept[:rows]
+        if self.kept is None or self.kept.numel() < rows * columns:
+            self.kept = like.new_empty(rows * columns)
+        return self.kept[: rows * columns].view(rows, columns)
 
 
 def numbers(kind: Kind, sample: Tensor) -> Numbers:

@@ -6,8 +6,8 @@ The choice is that of the plain loop, which after every pick passes over all poi
   large, and a point needs no other as long as even that is no match for the farthest. The loop runs in a
   POOL of the farthest points until another may be farther. Then those of the largest distances catch up with
   the picks that they missed, as matrix products; most points never do, as they lie close to early picks.
-* The product, in single precision, only says which picks may be nearer: from |x|^2 - 2xy + |y|^2 the most
-  that rounding can have added is taken off. Those few distances are then computed from plain differences in
+* The product, in bfloat16 where that is quick (`bounds`), only says which picks may be nearer: the most that
+  rounding can have added to a distance is taken off. Those few are then computed from plain differences in
   double precision, in one fixed order. So what is chosen depends neither on the sizes of pool and blocks nor
   on the number of threads, and equally far points are told apart by their index, as in the plain loop.
 
@@ -22,10 +22,12 @@ from typing import TypeVar
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ad_bench.parts.exact import squared_distances, sums_of_rows
+from ad_bench.parts.bounds import UNIT, Floats, half_is_fast
+from ad_bench.parts.exact import exact_products, squared_distances, sums_of_rows
 
 T = TypeVar("T", Tensor, NDArray[np.float64])
 Track = Callable[..., Iterator[int]]
@@ -33,7 +35,8 @@ ROWS = 1 << 16  # of points that are projected at a time: bounds the memory
 POOL = 1024  # farthest points among which the loop runs: their 512 kB (D = 128) stay in a core's cache
 CATCH_UP = 8192  # points of the largest distances that catch up at a time on a CPU; on a GPU all do
 PICKS = 2048  # missed picks that are applied at a time
-LANE = 64  # picks of which only the least |y|^2 - 2xy is looked at, in most cases
+STEP = 256  # in multiples of it points and picks are multiplied: oneDNN compiles code for every size anew
+LANE = 16  # picks of which only the least squared distance is looked at, in most cases
 TINY = 2.0**-120  # per dimension, the most that products may lose where they are too small for a float
 _TAKEN = -1.0  # below every distance: a chosen point is never chosen again
 
@@ -98,7 +101,7 @@ def _checked(points: Tensor, count: int) -> int:
 def _farthest_first(points: Tensor, distance: Tensor, count: int, track: Track | None) -> Tensor:
     """`count` times the point of the largest `distance` (N,), which shrinks where the new point is nearer."""
     steps: Iterable[int] = range(count)
-    with torch.autocast(points.device.type, enabled=False), torch.autocast("cpu", enabled=False):
+    with exact_products(points.device), torch.autocast("cpu", enabled=False):
         loop = _Loop(points, distance, count)
         for _ in track(steps, count, "coreset") if track else steps:
             loop.pick()
@@ -114,15 +117,17 @@ class _Loop:
 
     def __init__(self, points: Tensor, distance: Tensor, count: int):
         self.points, self.distance = points, distance
-        self.mean, self.norms, self.share = _bounding(points)
+        self.mean, self.scale, self.norms = _bounding(points)
+        self.numbers = Floats(half_is_fast(points.device))
         self.seen = torch.zeros(len(points), dtype=torch.int32, device=points.device)
         self.chosen: list[int] = []
         self.known = 0  # of the chosen, those in the three tensors; in the places of the others none is near
-        size = _whole_lanes(count)
+        size = _whole(count)
         self.centres = torch.zeros(size, dtype=torch.long, device=points.device)
-        self.centre_near = torch.zeros(size, points.shape[1], device=points.device)
-        self.centre_norms = torch.full((size,), math.inf, device=points.device)
-        self.table = torch.empty(_block(points, 1), device=points.device)
+        nowhere = self._places(self.centres[:1])
+        nowhere = self.numbers.of_bank(nowhere[0] * 0, torch.full_like(nowhere[1], math.inf))
+        self.right = nowhere.repeat(size, 1)
+        self.longest = self.farthest_moved = torch.zeros((), device=points.device)
         self._take(_largest(distance, POOL))
 
     def pick(self) -> int:
@@ -155,8 +160,10 @@ class _Loop:
         now = len(self.chosen)
         new = torch.tensor(self.chosen[self.known :], dtype=torch.long, device=self.points.device)
         self.centres[self.known : now] = new
-        self.centre_near[self.known : now] = self._near(new)
-        self.centre_norms[self.known : now] = self.norms[new]
+        places, lengths, moved = self._places(new)
+        self.right[self.known : now] = self.numbers.of_bank(places, lengths)
+        self.longest = torch.maximum(self.longest, lengths.amax())
+        self.farthest_moved = torch.maximum(self.farthest_moved, moved.amax())
         self.known = now
         self.distance[self.pool] = torch.from_numpy(self.pool_distance).to(self.distance.device)
         self.seen[self.pool] = now
@@ -185,51 +192,62 @@ class _Loop:
         now = self.known
         seen, order = self.seen[rows].sort()
         rows = rows[order]
-        width = min(PICKS, _whole_lanes(now) - int(seen[0]) // LANE * LANE)
+        width = min(PICKS, _whole(now) - int(seen[0]) // STEP * STEP)
         size = _block(self.points, width)
         for part, start in zip(rows.split(size), seen[::size].tolist(), strict=True):
-            near, begin = self._near(part), start // LANE * LANE
+            places, lengths, moved = self._places(part)
+            left, begin = self.numbers.of_points(places, lengths), start // STEP * STEP
             while begin < now and len(part):
-                end = min(begin + width, _whole_lanes(now))
-                self._approach(part, near, begin, end)
+                end = min(begin + width, _whole(now))
+                self._approach(part, left, lengths, moved, begin, end)
                 begin = end
                 if begin < now:
-                    left = self.distance[part] < due
-                    self.seen[part[left]] = begin
-                    part, near = part[~left], near[~left]
+                    far = self.distance[part] >= due
+                    self.seen[part[~far]] = begin
+                    part, left, lengths, moved = part[far], left[far], lengths[far], moved[far]
             self.seen[part] = now
 
-    def _approach(self, rows: Tensor, near: Tensor, begin: int, end: int) -> None:
+    def _approach(
+        self, rows: Tensor, left: Tensor, lengths: Tensor, moved: Tensor, begin: int, end: int
+    ) -> None:
         """distance[rows] <- min(it, the distances to the picks from `begin` to `end`)."""
-        table = self.table[: len(rows) * (end - begin)].view(len(rows), -1)
-        torch.addmm(self.centre_norms[begin:end], near, self.centre_near[begin:end].T, alpha=-2, out=table)
-        low = table.view(len(rows), -1, LANE)
-        least = low.amin(2)
-        distance, norms = self.distance[rows], self.norms[rows]
-        # The nearest pick y has a |y| of at most |x| + distance, and so little doubt about |y|^2 - 2xy
-        doubt = 8 * (self.share * (distance.square() + norms) + TINY * near.shape[1])
-        reach = torch.minimum(least.amin(1) + doubt, _limit(distance, norms))
-        row, lane = (least < reach[:, None]).nonzero(as_tuple=True)
-        low = low.flatten(0, 1).index_select(0, row * low.shape[1] + lane)
-        pair, place = (low < reach[row, None]).nonzero(as_tuple=True)
-        centres = self.centres[begin + lane[pair] * LANE + place]
+        left = F.pad(left, (0, 0, 0, _whole(len(rows)) - len(rows)))
+        table = self.numbers.product(left, self.right[begin:end])[: len(rows)]
+        low = table.view(len(rows), LANE, -1)
+        least = self.numbers.least(low, lengths)
+        # What the product says of a distance is that of two places, each up to `moved` from its point.
+        moved, rounding = moved + self.farthest_moved, self.numbers.rounding
+        slack = self.numbers.slack_of(lengths, self.longest, left.shape[1])
+        known = self.distance[rows] * self.scale
+        found = (least.amin(1).clamp(min=0) * rounding + slack).sqrt() + moved
+        limit = (torch.minimum(known.float() * (1 + 1e-6), found) + moved).square().add_(slack).mul_(rounding)
+        limit.masked_fill_(known <= 0, -math.inf)
+        row, lane = (least <= limit[:, None]).nonzero(as_tuple=True)
+        inside = self.numbers.inside(low, lengths, row, lane)
+        pair, place = (inside <= limit[row, None]).nonzero(as_tuple=True)
+        centres = self.centres[begin + lane[pair] + place * low.shape[2]]
         rows, size = rows[row[pair]], _block(self.points, 8 * self.points.shape[1])
         for some, centre in zip(rows.split(size), centres.split(size), strict=True):
             new = _distances(self.points.index_select(0, some), self.points.index_select(0, centre))
             self.distance.scatter_reduce_(0, some, new, "amin")
+
+    def _places(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The points `rows` as a product takes them, their squared lengths, how far rounding has moved each."""
+        near = self._near(rows) * self.scale
+        places, lengths, moved = self.numbers.rounded(near)
+        return places, lengths, moved + 2 * UNIT * lengths.sqrt()
 
     def _near(self, rows: Tensor) -> Tensor:
         """The points `rows` around the mean of all, in single precision."""
         return (self.points.index_select(0, rows) - self.mean).float()
 
 
-def _bounding(points: Tensor) -> tuple[Tensor, Tensor, float]:
-    """The mean (D,) of `points`; their squared norms around it, made smaller (N,); by which share.
+def _bounding(points: Tensor) -> tuple[Tensor, float, Tensor]:
+    """The mean (D,) of `points`; what brings them around it to about 1; their squared norms, made smaller (N,).
 
     So much smaller that |x|^2 - 2xy + |y|^2, from these norms and in single precision, never exceeds the
     squared distance: x y is off by at most (D + some) u |x| |y|, u = 2^-24, where |x| |y| is at most
-    (|x|^2 + |y|^2) / 2. Twice that is taken, for matrix units that cut off instead of rounding. Around the
-    mean norms are small, and so is what is taken.
+    (|x|^2 + |y|^2) / 2. Around the mean norms are small, and so is what is taken.
     """
     dtype = torch.float64 if points.dtype == torch.float64 else torch.float32
     total = torch.zeros(points.shape[1], dtype=torch.float64, device=points.device)
@@ -241,9 +259,10 @@ def _bounding(points: Tensor) -> tuple[Tensor, Tensor, float]:
     norms = torch.cat([torch.linalg.vecdot(x, x) for x in near]).double()
     if not norms.isfinite().all():
         raise ValueError("points need finite squared norms; got some that are nan or infinite")
-    inputs = {"highest": 0.0, "high": 2.0**-9, "medium": 2.0**-7}[torch.get_float32_matmul_precision()]
-    share = inputs + 2 * (points.shape[1] + 16) * 2.0**-24
-    return mean, (norms * (1 - share) - TINY * points.shape[1]).float(), share
+    largest = norms.amax().sqrt().item()
+    scale = 2.0 ** -max(-126, min(126, math.frexp(largest)[1])) if largest else 1.0
+    share = 2 * (points.shape[1] + 16) * UNIT
+    return mean, scale, (norms * (1 - share) - TINY * points.shape[1]).float()
 
 
 def _limit(distance: T, norms: T) -> T:
@@ -280,10 +299,10 @@ def _mean_distance(points: Tensor, seeds: Tensor) -> Tensor:
     return total / len(seeds)
 
 
-def _whole_lanes(count: int) -> int:
-    return math.ceil(count / LANE) * LANE
+def _whole(count: int) -> int:
+    return math.ceil(count / STEP) * STEP
 
 
 def _block(points: Tensor, width: int) -> int:
     """How many rows of `width` make a table that a CPU's cache holds, or that keeps a GPU busy."""
-    return max(1, (1 << 20 if points.device.type == "cpu" else 1 << 24) // max(1, width))
+    return max(1, (1 << 22 if points.device.type == "cpu" else 1 << 24) // max(1, width))

@@ -180,11 +180,11 @@ class Shortlist:
         else:
             best = least.kthvalue(self.k).values
             reach = (best + slack).clamp(min=0).sqrt() + (2 * moved + self.moved.amax())
-        share = 1 + (2.0**-7 if self.numbers.half else 1e-4)  # for the rounding of these sums as well
-        limit = (reach[:, None] + self.moved.amax(1)).square_().add_(slack[:, None]).mul_(share)
+        rounding = self.numbers.rounding
+        limit = (reach[:, None] + self.moved.amax(1)).square_().add_(slack[:, None]).mul_(rounding)
         query, block = (least <= limit).nonzero(as_tuple=True)
         limit = self.moved.index_select(0, block).add_(reach[query][:, None])
-        limit = limit.square_().add_(slack[query][:, None]).mul_(share)
+        limit = limit.square_().add_(slack[query][:, None]).mul_(rounding)
         inside = self.numbers.inside(table, lengths, query, block)
         opened, place = (inside <= limit).nonzero(as_tuple=True)
         query = query.index_select(0, opened)
