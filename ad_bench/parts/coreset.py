@@ -127,7 +127,7 @@ class _Loop:
         nowhere = self._places(self.centres[:1])
         nowhere = self.numbers.of_bank(nowhere[0] * 0, torch.full_like(nowhere[1], math.inf))
         self.right = nowhere.repeat(size, 1)
-        self.longest = self.farthest_moved = torch.zeros((), device=points.device)
+        self.longest = self.most_moved = torch.zeros((), device=points.device)
         self._take(_largest(distance, POOL))
 
     def pick(self) -> int:
@@ -158,13 +158,8 @@ class _Loop:
     def _refill(self) -> None:
         """Points of the largest distances catch up; then refill the pool with the farthest that have."""
         now = len(self.chosen)
-        new = torch.tensor(self.chosen[self.known :], dtype=torch.long, device=self.points.device)
-        self.centres[self.known : now] = new
-        places, lengths, moved = self._places(new)
-        self.right[self.known : now] = self.numbers.of_bank(places, lengths)
-        self.longest = torch.maximum(self.longest, lengths.amax())
-        self.farthest_moved = torch.maximum(self.farthest_moved, moved.amax())
-        self.known = now
+        if self.known < now:
+            self._know(torch.tensor(self.chosen[self.known :], device=self.points.device))
         self.distance[self.pool] = torch.from_numpy(self.pool_distance).to(self.distance.device)
         self.seen[self.pool] = now
         due = float(np.sort(self.pool_distance)[len(self.pool_distance) * 3 // 4])
@@ -172,6 +167,15 @@ class _Loop:
         self._catch_up(rows[self.seen[rows] < now], due)
         fresh = (self.seen == now).nonzero()[:, 0]
         self._take(fresh[_largest(self.distance[fresh], POOL)])
+
+    def _know(self, new: Tensor) -> None:
+        """Take the picks `new` (P,) to those that the others catch up with."""
+        place = slice(self.known, self.known + len(new))
+        places, lengths, moved = self._places(new)
+        self.centres[place], self.right[place] = new, self.numbers.of_bank(places, lengths)
+        self.longest = torch.maximum(self.longest, lengths.amax())
+        self.most_moved = torch.maximum(self.most_moved, moved.amax())
+        self.known = place.stop
 
     def _take(self, pool: Tensor) -> None:
         """Let the points `pool` (M,), ascending, be the pool; note the farthest of the others."""
@@ -195,28 +199,27 @@ class _Loop:
         width = min(PICKS, _whole(now) - int(seen[0]) // STEP * STEP)
         size = _block(self.points, width)
         for part, start in zip(rows.split(size), seen[::size].tolist(), strict=True):
-            places, lengths, moved = self._places(part)
-            left, begin = self.numbers.of_points(places, lengths), start // STEP * STEP
+            near, lengths, moved = self._places(part)
+            places, begin = (self.numbers.of_points(near, lengths), lengths, moved), start // STEP * STEP
             while begin < now and len(part):
                 end = min(begin + width, _whole(now))
-                self._approach(part, left, lengths, moved, begin, end)
+                self._approach(part, places, begin, end)
                 begin = end
                 if begin < now:
                     far = self.distance[part] >= due
                     self.seen[part[~far]] = begin
-                    part, left, lengths, moved = part[far], left[far], lengths[far], moved[far]
+                    part, places = part[far], tuple(one[far] for one in places)
             self.seen[part] = now
 
-    def _approach(
-        self, rows: Tensor, left: Tensor, lengths: Tensor, moved: Tensor, begin: int, end: int
-    ) -> None:
+    def _approach(self, rows: Tensor, places: tuple[Tensor, ...], begin: int, end: int) -> None:
         """distance[rows] <- min(it, the distances to the picks from `begin` to `end`)."""
+        left, lengths, moved = places
         left = F.pad(left, (0, 0, 0, _whole(len(rows)) - len(rows)))
         table = self.numbers.product(left, self.right[begin:end])[: len(rows)]
         low = table.view(len(rows), LANE, -1)
         least = self.numbers.least(low, lengths)
         # What the product says of a distance is that of two places, each up to `moved` from its point.
-        moved, rounding = moved + self.farthest_moved, self.numbers.rounding
+        moved, rounding = moved + self.most_moved, self.numbers.rounding
         slack = self.numbers.slack_of(lengths, self.longest, left.shape[1])
         known = self.distance[rows] * self.scale
         found = (least.amin(1).clamp(min=0) * rounding + slack).sqrt() + moved

@@ -98,16 +98,18 @@ def data(kind: str, size: int = 150) -> torch.Tensor:
 KINDS = ["random", "clusters", "tiny", "outlier", "duplicates", "line", "grid", "same", "double", "half"]
 
 
+@pytest.mark.parametrize("half", [True, False])
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(
     ("pool", "catch_up", "picks", "lane"),
     [(1, 40, 20, 1), (5, 20, 4, 2), (16, 3, 64, 8), (149, 4, 64, 64), (1024, 8192, 2048, 64)],
 )
 def test_picks_are_those_of_the_plain_loop(
-    kind: str, pool: int, catch_up: int, picks: int, lane: int, monkeypatch: pytest.MonkeyPatch
+    kind: str, pool: int, catch_up: int, picks: int, lane: int, half: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever the pool, which here runs out and is refilled often; up to the last point, ties included."""
-    sizes = {"POOL": pool, "CATCH_UP": catch_up, "PICKS": picks, "LANE": lane}
+    sizes = {"POOL": pool, "CATCH_UP": catch_up, "PICKS": picks, "STEP": lane, "LANE": lane}
+    monkeypatch.setattr(coreset, "half_is_fast", lambda device: half)
     for name, size in sizes.items():
         monkeypatch.setattr(coreset, name, size)
     points = data(kind)
@@ -144,14 +146,14 @@ def test_few_passes_over_all_points(monkeypatch: pytest.MonkeyPatch) -> None:
         refill(loop)
 
     def counted_approach(
-        loop: coreset._Loop, rows: torch.Tensor, near: torch.Tensor, begin: int, end: int
+        loop: coreset._Loop, rows: torch.Tensor, places: tuple[torch.Tensor, ...], begin: int, end: int
     ) -> None:
         pairs.append(len(rows) * (end - begin))
-        approach(loop, rows, near, begin, end)
+        approach(loop, rows, places, begin, end)
 
     monkeypatch.setattr(coreset._Loop, "_refill", counted_refill)
     monkeypatch.setattr(coreset._Loop, "_approach", counted_approach)
-    for name, size in {"POOL": 100, "CATCH_UP": 300, "PICKS": 64, "LANE": 8}.items():
+    for name, size in {"POOL": 100, "CATCH_UP": 300, "PICKS": 64, "STEP": 8, "LANE": 8}.items():
         monkeypatch.setattr(coreset, name, size)
     points = torch.randn(6000, 8, generator=torch.Generator().manual_seed(5))
     approximate_greedy_coreset(points, 900, torch.Generator().manual_seed(3), None)
@@ -201,6 +203,7 @@ def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(coreset, "POOL", 200)
     monkeypatch.setattr(coreset, "CATCH_UP", 500)
     monkeypatch.setattr(coreset, "PICKS", 20)
+    monkeypatch.setattr(coreset, "STEP", 4)
     monkeypatch.setattr(coreset, "LANE", 4)
     for points in (torch.rand(1500, 4), torch.full((1500, 4), 0.1)):
         largest = 0

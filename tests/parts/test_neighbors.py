@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from ad_bench.errors import UsageError
-from ad_bench.parts import neighbors, shortlist
+from ad_bench.parts import bounds, neighbors, shortlist
+from ad_bench.parts.bounds import Kind
 from ad_bench.parts.neighbors import choose_backend, nearest
 
 BACKENDS = [
@@ -23,6 +24,7 @@ BACKENDS = [
         ),
     ),
 ]
+NUMBERS = ["float32", "bfloat16", "int8"]
 AXES, NO_AXES = 0, 10**9  # values of WORTH: principal axes at once, never
 
 
@@ -30,6 +32,12 @@ def brute(queries: Tensor, bank: Tensor, k: int) -> tuple[Tensor, Tensor]:
     table = torch.stack([(bank.double() - query.double()).square().sum(1) for query in queries])
     distance, index = table.sort(dim=1, stable=True)
     return distance[:, :k], index[:, :k]
+
+
+def quick(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a machine whose products are quickest in numbers of that kind."""
+    monkeypatch.setattr(shortlist, "half_is_fast", lambda device: kind != "float32")
+    monkeypatch.setattr(shortlist, "bytes_are_fast", lambda device: kind == "int8")
 
 
 def points(kind: str, count: int, dim: int, generator: torch.Generator, dtype: torch.dtype) -> Tensor:
@@ -67,10 +75,10 @@ def test_is_brute_force(
     wanted, rows = brute(queries, bank, k)
     first: Tensor | None = None
     for worth in (AXES, NO_AXES):
-        for half in (True, False):
+        for kind_of_number in NUMBERS:
+            quick(kind_of_number, monkeypatch)
             for cells in (1 << 23, 7 * count):  # all queries at once, seven at a time
                 monkeypatch.setattr(shortlist, "WORTH", worth)
-                monkeypatch.setattr(shortlist, "half_is_fast", lambda device, half=half: half)
                 monkeypatch.setattr(neighbors, "CELLS", cells)
                 distance, index = nearest(queries, bank.clone(), k)
                 first = distance if first is None else first
@@ -84,8 +92,8 @@ def test_bounds_hold_and_are_close(monkeypatch: pytest.MonkeyPatch) -> None:
     generator = torch.Generator().manual_seed(0)
     scale = torch.logspace(0, -2, 128)
     bank, queries = (torch.randn(n, 128, generator=generator) * scale for n in (20_000, 64))
-    for half in (True, False):
-        monkeypatch.setattr(shortlist, "half_is_fast", lambda device, half=half: half)
+    for kind in NUMBERS:
+        quick(kind, monkeypatch)
         short = shortlist.Shortlist(bank, 3)
         short.expect(bank, 1000)
         query, row = short.pairs(queries, bank)
@@ -97,41 +105,55 @@ def test_bounds_hold_and_are_close(monkeypatch: pytest.MonkeyPatch) -> None:
         assert all((q, r) in kept for q, found in enumerate(wanted.tolist()) for r in found)
 
 
-@pytest.mark.parametrize("half", [True, False])
-@pytest.mark.parametrize("axes", [32, None])
-def test_points_lie_no_farther_apart_than_they_are_and_were_moved(half: bool, axes: int | None) -> None:
+@pytest.mark.parametrize(
+    ("axes", "kind"), [(32, "float32"), (32, "bfloat16"), (32, "int8"), (None, "float32"), (None, "bfloat16")]
+)
+def test_points_lie_no_farther_apart_than_they_are_and_were_moved(axes: int | None, kind: Kind) -> None:
     """Pairs from 1e-6 of their length to all of it apart, some within the axes and some beside them."""
     generator = torch.Generator().manual_seed(0)
     bank = torch.randn(4000, 128, generator=generator) * torch.logspace(0, -3, 128)
     short = shortlist.Shortlist(bank, 1)
-    short.reducible, short.levels = False, [(axes, half)]
+    short.reducible, short.levels = False, [(axes, kind)]
     short.axes = torch.linalg.svd(bank, full_matrices=False).Vh.T.contiguous()
+    short.norms = bounds.squares(bank - short.centre)
     short._lay_out(bank)
     step = torch.logspace(-6, 0, 2000)[:, None]
     along = torch.arange(2000)[:, None] % 2 * (torch.arange(128) < 20)
     queries = bank[:2000] + torch.randn(2000, 128, generator=generator) * bank[:2000] * step * (1 - along)
-    places, norms, moved = short._move(queries - short.centre)
-    others, _, moved_too = short._move(bank[:2000] - short.centre)
-    apart = (places.double() - others.double()).norm(dim=1)
-    true = (queries.double() - bank[:2000].double()).norm(dim=1) * short.scale
-    assert (apart <= true + moved + moved_too).all()
-    if half:
-        assert (apart > true + 0.1 * (moved + moved_too)).any()  # it is needed
-    assert (moved < 0.02 * norms.sqrt()).all()
+    places, lengths, moved = short._moved(queries - short.centre)
+    others, _, moved_too = short._moved(bank - short.centre)
+    apart = (places.double() - others[:2000].double()).norm(dim=1)
+    true = (queries.double() - bank[:2000].double()).norm(dim=1) * (short.scale * short.numbers.unit)
+    assert (apart <= true + moved + moved_too[:2000]).all()
+    if kind != "float32":
+        assert (apart > true + 0.1 * (moved + moved_too[:2000])).any()  # it is needed
+    assert (moved.median() < (0.05 if kind == "int8" else 0.02) * lengths.sqrt()).all()
 
+    rows = short.order.clamp(max=len(bank) - 1)
+    kept = short.moved.T.flatten()  # of every row, in the product's order
+    assert torch.allclose(kept[short.order < len(bank)], moved_too[short.order[short.order < len(bank)]])
     for count in (1, 3, 2000):  # the product is of these places, to within its slack, at all sizes
-        left = short._joined(places[:count], norms[:count], left=True)
-        table = shortlist._product(left, short.right)[:, :2000].double()
+        table = short.numbers.table(places[:count], lengths[:count])
+        query = torch.arange(count).repeat_interleave(short.width)
+        block = torch.arange(short.width).repeat(count)
+        inside = short.numbers.inside(table, lengths[:count], query, block)
         exact = torch.cdist(
             places[:count].double(), others.double(), compute_mode="donot_use_mm_for_euclid_dist"
-        ).square()
-        slack = (norms[:count, None].double() + short.longest) * short.slack
-        assert ((table - exact).abs() <= slack + exact * (2.0**-7 if half else 0)).all()
+        ).square()[:, rows]
+        exact = exact.view(count, short.block, short.width).transpose(1, 2)
+        slack = short.numbers.slack(lengths[:count])[:, None, None].double()
+        most = slack + exact * (short.numbers.rounding - 1)
+        found = inside.view(count, short.width, short.block).double()
+        real = (short.order < len(bank)).view(short.block, short.width).T.expand_as(found)
+        assert (((found - exact).abs() <= most) | ~real).all()
+        assert (found[~real] == torch.inf).all()
+        least = short.numbers.least(table, lengths[:count]).double()
+        assert (least <= (exact + most).masked_fill(~real, torch.inf).amin(2)).all()
 
 
-@pytest.mark.parametrize("half", [True, False])
-def test_scale_and_offset_open_no_more_pairs(half: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shortlist, "half_is_fast", lambda device: half)
+@pytest.mark.parametrize("kind", NUMBERS)
+def test_scale_and_offset_open_no_more_pairs(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    quick(kind, monkeypatch)
     monkeypatch.setattr(shortlist, "WORTH", AXES)
     generator = torch.Generator().manual_seed(0)
     bank, queries = (torch.randn(n, 64, generator=generator) for n in (2000, 50))
@@ -236,7 +258,7 @@ def test_queries_that_are_not_finite_are_nan(
 
 
 def test_products_of_lower_precision_are_not_used_and_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shortlist, "half_is_fast", lambda device: False)
+    quick("float32", monkeypatch)
     generator = torch.Generator().manual_seed(0)
     bank, queries = torch.randn(900, 80, generator=generator), torch.randn(99, 80, generator=generator)
     wanted = nearest(queries, bank.clone(), 2)
